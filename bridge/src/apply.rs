@@ -1,0 +1,389 @@
+//! Doing it: the bridge, the veth pair, the inside of the container. Each step that changes something pushes its way
+//! back.
+
+use crate::conf::{Conf, Reflect};
+use crate::plan::{L3, readdress};
+use anyhow::anyhow;
+use cni_common::kernel::netlink::addr::Dad;
+use cni_common::kernel::netlink::event::{self, Group};
+use cni_common::kernel::netlink::link::{PortFlags, VethPair, random_mac};
+use cni_common::kernel::netlink::{Link, Socket, addr, all_ok, link, route};
+use cni_common::kernel::netns::{Netns, open_own};
+use cni_common::kernel::sysctl::{self, Key};
+use cni_common::kernel::{Refusal, absent_ok};
+use cni_common::spec::{Attachment, Code, Coded, Error, IfName, MacAddr, Result};
+use cni_common::undo::Undo;
+use fs2::FileExt;
+use ipnet::IpNet;
+use nix::errno::Errno;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How many names are tried for a host veth before we give up: its 44 bits of hash make one clash a rarity.
+pub const NAMES: u8 = 4;
+
+/// How long the bridge port may take to come up, and duplicate address detection to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What this ADD changed about the bridge, for its undo.
+#[derive(Debug, Default)]
+struct BridgeChanges {
+    made: bool,
+    addresses: Vec<IpNet>,
+}
+
+/// The bridge, and what was changed about it.
+pub struct Bridge {
+    /// The bridge's name.
+    pub name: IfName,
+    link: Link,
+    changes: Arc<Mutex<BridgeChanges>>,
+    /// Held until our port is on the bridge: nobody deletes a bridge that others are about to use.
+    _in_use: File,
+}
+
+impl Bridge {
+    /// Sees to it that the bridge is there and up. One that is right already is not written to.
+    ///
+    /// # Errors
+    /// Code 7 when a link of that name is no bridge; code 5: what the kernel says.
+    pub fn ensure(host: &mut Socket, conf: &Conf, undo: &mut Undo) -> Result<Self> {
+        let in_use = open_own().and_then(|own| own.lock_shared().map(|()| own)).io("lock the network namespace")?;
+        let (link, made) = find_or_make(host, conf)?;
+        if !made {
+            let missing = [
+                (!link.up).then(|| link::set_up(link.index, true)),
+                (conf.reflect == Reflect::Promisc && !link.promisc).then(|| link::set_promisc(link.index)),
+            ];
+            let missing: Vec<_> = missing.into_iter().flatten().collect();
+            if !missing.is_empty() {
+                all_ok(host.batch(missing)?)?;
+            }
+        }
+        let changes = Arc::new(Mutex::new(BridgeChanges { made, addresses: vec![] }));
+        let (name, to_undo) = (conf.bridge.clone(), Arc::clone(&changes));
+        undo.push(format!("changes to the bridge {name}"), move || undo_bridge(&name, &to_undo));
+        ignore_router_advertisements(&conf.bridge);
+        Ok(Self { name: conf.bridge.clone(), link, changes, _in_use: in_use })
+    }
+
+    /// Makes the veth pair, its host end a marked port of the bridge.
+    ///
+    /// # Errors
+    /// Code 5: what the kernel says.
+    pub fn attach(
+        self,
+        host: &mut Socket,
+        veth: &Veth,
+        netns: &Netns,
+        undo: &mut Undo,
+    ) -> Result<AttachedBridge> {
+        let pair = VethPair {
+            host: &veth.host,
+            host_mac: random_mac()?,
+            bridge: self.link.index,
+            container: &veth.attachment.ifname,
+            container_mac: veth.mac.map_or_else(random_mac, Ok)?,
+            netns: netns.as_raw_fd(),
+            mtu: veth.mtu,
+        };
+        let mark = link::mark_port(&veth.host, &veth.attachment.tag(), veth.flags);
+        let mut answers = host.batch(vec![link::create_veth(&pair), mark])?.into_iter();
+        answers.next().unwrap_or(Ok(())).map_err(|refusal| explain_port(refusal, &self.name))?;
+        let name = veth.host.clone();
+        undo.push(format!("veth {name}"), move || Ok(delete_link(&mut Socket::route()?, &name)?));
+        answers.try_for_each(|answer| answer)?;
+        ignore_router_advertisements(&veth.host);
+        Ok(AttachedBridge { name: self.name, link: self.link, changes: self.changes })
+    }
+}
+
+/// The bridge, once our port is on it.
+pub struct AttachedBridge {
+    name: IfName,
+    link: Link,
+    changes: Arc<Mutex<BridgeChanges>>,
+}
+
+impl AttachedBridge {
+    /// Gives the bridge the gateways' addresses and switches forwarding on, where either is missing.
+    ///
+    /// # Errors
+    /// Code 7 when another address is in the way; code 5: what the kernel says.
+    pub fn become_gateway(&self, host: &mut Socket, conf: &Conf, plan: &L3) -> Result<()> {
+        let have: Vec<IpNet> = addr::list(host, self.link.index)?.iter().map(|addr| addr.net).collect();
+        let todo = readdress(&self.name, &have, &plan.gateways, conf.force_address)?;
+        if !todo.add.is_empty() {
+            self.pin_mac(host)?;
+        }
+        for net in &todo.delete {
+            absent_ok(host.ack(addr::delete(self.link.index, *net)))?;
+        }
+        for net in &todo.add {
+            // The bridge's own address must work at once: pods talk to it the next moment.
+            match host.ack(addr::add(self.link.index, *net, Dad::Off)) {
+                // Another ADD was quicker.
+                Err(refusal) if refusal.errno == Errno::EEXIST => {}
+                other => {
+                    other?;
+                    if let Ok(mut changes) = self.changes.lock() {
+                        changes.addresses.push(*net);
+                    }
+                }
+            }
+        }
+        let families = [(true, Key::ForwardV4), (false, Key::ForwardV6)];
+        for (_, key) in families.iter().filter(|(v4, _)| plan.gateways.iter().any(|net| net.addr().is_ipv4() == *v4)) {
+            sysctl::ensure(key, "1").io(format!("failed to enable forwarding: write 1 to /proc/sys/{key}"))?;
+        }
+        Ok(())
+    }
+
+    /// A bridge that others made may follow its ports' addresses, or have none while it has no port. Neighbours
+    /// cache a gateway's address, so from here on it stays.
+    fn pin_mac(&self, host: &mut Socket) -> Result<()> {
+        let now = link::find_index(host, self.link.index)?.and_then(|link| link.mac);
+        let mac = now.filter(|mac| *mac != MacAddr::ZERO).map_or_else(random_mac, Ok)?;
+        Ok(host.ack(link::set_mac(self.link.index, mac))?)
+    }
+
+    /// The bridge as it is now: addresses change while ports come and go.
+    ///
+    /// # Errors
+    /// Code 5 when it has gone.
+    pub fn look(&self, host: &mut Socket) -> Result<Link> {
+        let found = link::find_index(host, self.link.index)?;
+        found.ok_or_else(|| Error::new(Code::IO, format!("the bridge {} was deleted meanwhile", self.name)))
+    }
+}
+
+fn find_or_make(host: &mut Socket, conf: &Conf) -> Result<(Link, bool)> {
+    let mut made = false;
+    // The second time round it was made by us, or by an ADD that was quicker.
+    for _ in 0..2 {
+        if let Some(link) = link::find(host, &conf.bridge)? {
+            if !link.is_bridge() {
+                let kind = link.kind.map_or("no bridge".to_owned(), |kind| format!("a {kind}"));
+                return Err(Error::config(format!("failed to create bridge: {:?} already exists but is not a bridge", conf.bridge.as_str()))
+                    .details(format!("it is {kind}; give the network another name in \"bridge\"")));
+            }
+            return Ok((link, made));
+        }
+        let bridge = link::create_bridge(&conf.bridge, random_mac()?, conf.mtu, conf.reflect == Reflect::Promisc);
+        match host.ack(bridge) {
+            Err(refusal) if refusal.errno == Errno::EEXIST => {}
+            other => {
+                other.map_err(|refusal| Error::from(refusal).context("failed to create bridge"))?;
+                made = true;
+            }
+        }
+    }
+    Err(Error::new(Code::TRY_AGAIN, format!("the bridge {} comes and goes", conf.bridge)))
+}
+
+/// Takes back what a failed ADD changed, unless somebody else may rely on it by now: another port on the bridge, or
+/// another ADD that is about to make one.
+fn undo_bridge(name: &IfName, changes: &Mutex<BridgeChanges>) -> anyhow::Result<()> {
+    let changes = changes.lock().map_err(|_| anyhow!("its changes are not known"))?;
+    if !changes.made && changes.addresses.is_empty() {
+        return Ok(());
+    }
+    let own = open_own()?;
+    if own.try_lock_exclusive().is_err() {
+        return Ok(());
+    }
+    let mut host = Socket::route()?;
+    let Some(bridge) = link::find(&mut host, name)? else { return Ok(()) };
+    if !link::list(&mut host, Some(bridge.index))?.is_empty() {
+        return Ok(());
+    }
+    if changes.made {
+        return Ok(absent_ok(host.ack(link::delete(bridge.index)))?);
+    }
+    for net in &changes.addresses {
+        absent_ok(host.ack(addr::delete(bridge.index, *net)))?;
+    }
+    Ok(())
+}
+
+/// A rogue router in a container must not configure the host (CVE-2020-10749). Without IPv6 there is no such key.
+fn ignore_router_advertisements(name: &IfName) {
+    // A link may be renamed or gone by now, or /proc/sys be read-only; none of that stops a container.
+    let _ = sysctl::ensure(&Key::V6(name, "accept_ra"), "0");
+}
+
+fn explain_port(refusal: Refusal, bridge: &IfName) -> Error {
+    let full = refusal.errno == Errno::EXFULL;
+    let error = Error::from(refusal).context("failed to make veth pair");
+    if full { error.context(format!("the bridge {bridge} is full")) } else { error }
+}
+
+/// Deletes the link called `name`; one that is gone is no error.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn delete_link(socket: &mut Socket, name: &IfName) -> Result<(), Refusal> {
+    match link::find(socket, name)? {
+        Some(found) => absent_ok(socket.ack(link::delete(found.index))),
+        None => Ok(()),
+    }
+}
+
+/// The veth pair to make.
+pub struct Veth<'a> {
+    /// Whose it is.
+    pub attachment: &'a Attachment,
+    /// The name of the host end.
+    pub host: IfName,
+    mac: Option<MacAddr>,
+    mtu: Option<u32>,
+    flags: PortFlags,
+}
+
+impl<'a> Veth<'a> {
+    /// The pair for `attachment`, unless it is there already.
+    ///
+    /// # Errors
+    /// Code 101 when it is: nothing of a living attachment is touched.
+    pub fn plan(host: &mut Socket, inside: &mut Socket, conf: &Conf, attachment: &'a Attachment) -> Result<Self> {
+        if link::find(inside, &attachment.ifname)?.is_some() {
+            let msg = format!("the interface {} already exists in the container", attachment.ifname);
+            return Err(Error::new(Code::ALREADY_ADDED, msg)
+                .details("CNI_IFNAME has to name a new one; DEL the attachment before it is added again"));
+        }
+        Ok(Self {
+            attachment,
+            host: free_name(host, attachment)?,
+            mac: conf.mac,
+            mtu: conf.mtu,
+            flags: PortFlags { hairpin: conf.reflect == Reflect::Hairpin, isolated: conf.port_isolation },
+        })
+    }
+}
+
+fn free_name(host: &mut Socket, attachment: &Attachment) -> Result<IfName> {
+    let tag = attachment.tag();
+    for name in (0..NAMES).map(|attempt| attachment.host_veth(attempt)) {
+        match link::find(host, &name)? {
+            None => return Ok(name),
+            Some(link) if link.alias.as_ref() == Some(&tag) => {
+                return Err(Error::new(Code::ALREADY_ADDED, format!("{attachment} already has the host veth {name}"))
+                    .details("DEL the attachment before it is added again"));
+            }
+            Some(_) => {}
+        }
+    }
+    Err(Error::new(Code::IO, format!("all names for the host veth of {attachment} are taken by other links")))
+}
+
+/// The container's end of the veth pair.
+pub struct Inside<'a> {
+    /// The container's namespace.
+    pub netns: &'a Netns,
+    /// A socket in there.
+    pub socket: Socket,
+    /// The interface's name.
+    pub ifname: &'a IfName,
+}
+
+impl Inside<'_> {
+    /// The interface as it is now.
+    ///
+    /// # Errors
+    /// Code 5 when it has gone.
+    pub fn look(&mut self) -> Result<Link> {
+        let found = link::find(&mut self.socket, self.ifname)?;
+        found.ok_or_else(|| Error::new(Code::IO, format!("{} was deleted inside the container meanwhile", self.ifname)))
+    }
+
+    /// Sets the interface up, without addresses.
+    ///
+    /// # Errors
+    /// Code 5: what the kernel says.
+    pub fn set_up(&mut self, index: u32) -> Result<()> {
+        Ok(self.socket.ack(link::set_up(index, true))?)
+    }
+
+    /// Addresses, link up, routes: one send.
+    ///
+    /// # Errors
+    /// Code 5: what the kernel says to the first that it refuses.
+    pub fn configure(&mut self, index: u32, plan: &L3, dad: Dad) -> Result<()> {
+        let (ifname, has_v6) = (self.ifname, plan.has_v6());
+        self.netns.run(|| set_sysctls(ifname, has_v6, dad))?;
+        let mut batch: Vec<_> = plan.ips.iter().map(|ip| addr::add(index, ip.address, dad)).collect();
+        batch.push(link::set_up(index, true));
+        batch.extend(plan.routes.iter().map(|route| route::add(index, route, plan.gateway_for(&route.dst))));
+        all_ok(self.socket.batch(batch)?).map_err(|refusal| {
+            let exists = refusal.errno == Errno::EEXIST;
+            let error = Error::from(refusal).context(format!("failed to configure {ifname} inside the container"));
+            if exists { error.context("two routes or addresses of the network are the same") } else { error }
+        })?;
+        if has_v6 && dad == Dad::AsConfigured {
+            self.await_dad(index)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until no address of ours is tentative any more.
+    fn await_dad(&mut self, index: u32) -> Result<()> {
+        let mut events = self.netns.run(|| Ok(Socket::route()?))?;
+        let socket = &mut self.socket;
+        let settled = event::wait(&mut events, Group::Ipv6Addr, PATIENCE, || {
+            let addresses = addr::list(socket, index)?;
+            if let Some(failed) = addresses.iter().find(|addr| addr.dad_failed) {
+                return Ok(Some(Err(failed.net)));
+            }
+            Ok((!addresses.iter().any(|addr| addr.tentative)).then_some(Ok(())))
+        });
+        let settled = settled.map_err(|refusal| Error::from(refusal).context("duplicate address detection did not end"))?;
+        settled.map_err(|net| {
+            Error::new(Code::IO, format!("duplicate address: somebody on the network already has {}", net.addr()))
+        })
+    }
+}
+
+/// Runs inside the container.
+fn set_sysctls(ifname: &IfName, has_v6: bool, dad: Dad) -> Result<()> {
+    if has_v6 {
+        let lo = IfName::try_from("lo").coded(Code::INTERNAL, "lo")?;
+        for name in [&lo, ifname] {
+            sysctl::ensure(&Key::V6(name, "disable_ipv6"), "0").io(format!("switch IPv6 on for {name}"))?;
+        }
+        let keep = Key::V6(ifname, "keep_addr_on_down");
+        sysctl::ensure(&keep, "1").io(format!("failed to enable keep_addr_on_down for interface {ifname}"))?;
+    }
+    let mut wanted = vec![(Key::V4(ifname, "arp_notify"), "1")];
+    match dad {
+        Dad::AsConfigured => {
+            wanted.extend([(Key::V6(ifname, "enhanced_dad"), "1"), (Key::V6(ifname, "accept_dad"), "1")]);
+        }
+        Dad::Off => wanted.push((Key::V6(ifname, "accept_dad"), "0")),
+    }
+    for (key, value) in wanted {
+        // Without IPv6, or with a read-only /proc/sys, the container works all the same.
+        let _ = sysctl::ensure(&key, value);
+    }
+    Ok(())
+}
+
+/// Waits until the bridge port is up, and says how it is then.
+///
+/// # Errors
+/// Code 5 when it does not come up in time.
+pub fn await_port(host: &mut Socket, name: &IfName) -> Result<Link> {
+    let mut look = || {
+        let link = link::find(host, name)?;
+        link.ok_or_else(|| Refusal::new(format!("look up link {name}"), Errno::ENODEV))
+    };
+    // It mostly is by now.
+    let link = look()?;
+    if link.running {
+        return Ok(link);
+    }
+    let mut events = Socket::route()?;
+    let up = event::wait(&mut events, Group::Link, PATIENCE, || Ok(Some(look()?).filter(|link| link.running)));
+    Ok(up.map_err(|refusal| Error::from(refusal).context(format!("bridge port {name} does not come up")))?)
+}

@@ -1,0 +1,241 @@
+//! The keys that `bridge` knows, from a config's text to values that were checked once.
+
+use cni_common::kernel::netlink::addr::Dad;
+use cni_common::plugin::Request;
+use cni_common::spec::conf::{DnsConf, NetConf};
+use cni_common::spec::{Code, Error, IfName, MacAddr, Result, compat};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The MTUs that a veth can have, in bytes (`ETH_MIN_MTU` to `ETH_MAX_MTU`).
+const MTU: std::ops::RangeInclusive<i64> = 68..=65535;
+
+/// A config, checked.
+#[derive(Debug)]
+pub struct Conf {
+    /// The bridge.
+    pub bridge: IfName,
+    /// Whether the bridge carries the gateways' addresses and the host forwards.
+    pub is_gateway: bool,
+    /// Whether the container's default routes lead to them.
+    pub is_default_gateway: bool,
+    /// Whether addresses of the bridge that are in the way are deleted.
+    pub force_address: bool,
+    /// Whether what leaves the network is masqueraded.
+    pub ip_masq: bool,
+    /// MTU in bytes of the veth pair and of a new bridge; `None` leaves it to the kernel.
+    pub mtu: Option<u32>,
+    /// How a container reaches itself by the bridge.
+    pub reflect: Reflect,
+    /// The address of the container's interface; `None` for a random one.
+    pub mac: Option<MacAddr>,
+    /// Duplicate address detection for IPv6.
+    pub dad: Dad,
+    /// Whether containers with this set do not reach each other.
+    pub port_isolation: bool,
+    /// What is done inside the container.
+    pub layer: Layer,
+    /// Goes before IPAM's.
+    pub dns: DnsConf,
+}
+
+/// How frames get back to where they came from: not at all, or one of two ways that exclude each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reflect {
+    /// They do not.
+    Off,
+    /// The bridge port sends them back.
+    Hairpin,
+    /// The bridge is promiscuous.
+    Promisc,
+}
+
+/// What is done inside the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layer {
+    /// An interface without addresses, left down if so wished (`disableContainerInterface`).
+    L2 {
+        /// Whether it is set up.
+        up: bool,
+    },
+    /// Addresses and routes, from this IPAM plugin.
+    L3 {
+        /// `ipam.type`
+        ipam: String,
+    },
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Wire {
+    bridge: Option<String>,
+    is_gateway: bool,
+    is_default_gateway: bool,
+    force_address: bool,
+    ip_masq: bool,
+    ip_masq_backend: Option<String>,
+    mtu: i64,
+    hairpin_mode: bool,
+    promisc_mode: bool,
+    vlan: i64,
+    vlan_trunk: Option<Vec<Value>>,
+    preserve_default_vlan: bool,
+    macspoofchk: bool,
+    enabledad: bool,
+    disable_container_interface: bool,
+    port_isolation: bool,
+    ipam: Ipam,
+    dns: DnsConf,
+    args: Args,
+    runtime_config: Mac,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Ipam {
+    r#type: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Args {
+    cni: Mac,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Mac {
+    mac: String,
+}
+
+impl Conf {
+    /// Reads and checks the config of `request`.
+    ///
+    /// # Errors
+    /// Code 7 for what is wrong, 6 for wrong types, 2 for what is not supported, 4 for `CNI_ARGS`.
+    pub fn read(request: &Request) -> Result<Self> {
+        let wire: Wire = request.conf.decode()?;
+        refuse_unsupported(&wire)?;
+        let name = wire.bridge.as_deref().unwrap_or("cni0");
+        let bridge = IfName::try_from(name).map_err(|bad| {
+            Error::config(format!("bridge: {name:.80?} is no name for a link: {bad}"))
+        })?;
+        let conf = Self {
+            bridge,
+            is_gateway: wire.is_gateway || wire.is_default_gateway,
+            is_default_gateway: wire.is_default_gateway,
+            force_address: wire.force_address,
+            ip_masq: wire.ip_masq,
+            mtu: mtu(wire.mtu)?,
+            reflect: reflect(&wire)?,
+            mac: mac(request, &wire)?,
+            dad: if wire.enabledad { Dad::AsConfigured } else { Dad::Off },
+            port_isolation: wire.port_isolation,
+            layer: layer(&wire)?,
+            dns: wire.dns,
+        };
+        let version = request.conf.version;
+        if compat::needs_address(version) && matches!(conf.layer, Layer::L2 { .. }) {
+            let details = format!("without ipam there are no addresses, and a result of cniVersion {version} is nothing else; use 0.3.0 or newer");
+            return Err(Error::config("cannot convert: no valid IP addresses").details(details));
+        }
+        Ok(conf)
+    }
+}
+
+fn refuse_unsupported(wire: &Wire) -> Result<()> {
+    let refuse = |key: &str, value: String| {
+        Error::new(Code::UNSUPPORTED_FIELD, format!("unsupported key {key:?} with value {value}"))
+            .details("this release of bridge does not do that yet; leave the key out")
+    };
+    match wire {
+        Wire { vlan, .. } if *vlan != 0 => Err(refuse("vlan", vlan.to_string())),
+        Wire { vlan_trunk: Some(list), .. } if !list.is_empty() => {
+            Err(refuse("vlanTrunk", Value::from(list.clone()).to_string()))
+        }
+        Wire { preserve_default_vlan: true, .. } => Err(refuse("preserveDefaultVlan", "true".to_owned())),
+        Wire { macspoofchk: true, .. } => Err(refuse("macspoofchk", "true".to_owned())),
+        Wire { ip_masq_backend: Some(backend), .. } => match backend.as_str() {
+            "nftables" => Ok(()),
+            "iptables" => Err(refuse("ipMasqBackend", "\"iptables\"".to_owned())),
+            other => Err(Error::config(format!("unknown ipmasq backend {other:.80?}")).details("ipMasqBackend is \"nftables\"")),
+        },
+        _ => Ok(()),
+    }
+}
+
+fn mtu(value: i64) -> Result<Option<u32>> {
+    match u32::try_from(value) {
+        Ok(0) => Ok(None),
+        Ok(mtu) if MTU.contains(&value) => Ok(Some(mtu)),
+        _ => {
+            let msg = format!("mtu: {value} is out of range");
+            Err(Error::config(msg).details("want 68 to 65535 bytes, or 0 to leave it to the kernel"))
+        }
+    }
+}
+
+fn reflect(wire: &Wire) -> Result<Reflect> {
+    match (wire.hairpin_mode, wire.promisc_mode) {
+        (true, true) => Err(Error::config("cannot set hairpin mode and promiscuous mode at the same time")
+            .details("set one of hairpinMode and promiscMode to false")),
+        (true, false) => Ok(Reflect::Hairpin),
+        (false, true) => Ok(Reflect::Promisc),
+        (false, false) => Ok(Reflect::Off),
+    }
+}
+
+fn layer(wire: &Wire) -> Result<Layer> {
+    match (wire.ipam.r#type.as_str(), wire.disable_container_interface) {
+        ("", disabled) => Ok(Layer::L2 { up: !disabled }),
+        (ipam, false) => Ok(Layer::L3 { ipam: ipam.to_owned() }),
+        (ipam, true) => Err(Error::config("cannot use IPAM when DisableContainerInterface flag is set")
+            .details(format!("ipam.type is {ipam:.80?} and disableContainerInterface is true"))),
+    }
+}
+
+/// The later of the three that is given wins: `CNI_ARGS`, `args.cni.mac`, `runtimeConfig.mac`.
+fn mac(request: &Request, wire: &Wire) -> Result<Option<MacAddr>> {
+    let by_args = request.arg("MAC")?;
+    let given = [
+        ("CNI_ARGS MAC", Code::BAD_ENVIRONMENT, by_args.as_deref().unwrap_or("")),
+        ("args.cni.mac", Code::INVALID_CONFIG, wire.args.cni.mac.as_str()),
+        ("runtimeConfig.mac", Code::INVALID_CONFIG, wire.runtime_config.mac.as_str()),
+    ];
+    let Some((key, code, text)) = given.into_iter().rev().find(|(_, _, text)| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let mac: MacAddr = text.parse().map_err(|bad| Error::new(code, format!("{key}: {bad:.200}")))?;
+    if mac.is_multicast() || mac == MacAddr::ZERO {
+        return Err(Error::new(code, format!("{key}: {mac} can't be an interface's address"))
+            .details("it names a group, or nobody; the first byte has to be even"));
+    }
+    Ok(Some(mac))
+}
+
+/// What DEL and GC look at: as little as they can, so that a config that has since been broken still frees
+/// what it made.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct CleanupConf {
+    /// `ipam.type`, if there is one.
+    pub ipam: Option<String>,
+    /// Whether masquerade elements may be there.
+    pub ip_masq: bool,
+}
+
+impl CleanupConf {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Code 6 when one of the two keys has the wrong type.
+    pub fn read(conf: &NetConf) -> Result<Self> {
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Wire {
+            ipam: Ipam,
+            ip_masq: bool,
+        }
+        let wire: Wire = conf.decode()?;
+        Ok(Self { ipam: Some(wire.ipam.r#type).filter(|name| !name.is_empty()), ip_masq: wire.ip_masq })
+    }
+}

@@ -1,0 +1,247 @@
+//! The `bridge` plugin: a veth pair between a container and a bridge of the host; with an IPAM plugin, addresses,
+//! routes, a gateway and masquerading as well.
+//!
+//! ADD in the order that makes it quick and leaves nothing when it fails:
+//!
+//! 1. everything that can be refused is looked at: config, namespace, a free interface name;
+//! 2. the IPAM plugin is started, and works while
+//! 3. the bridge is looked up (or made) and the veth pair made, peer inside, host end on the bridge, in one message;
+//! 4. IPAM's answer is read; addresses, link-up and routes go into the container in one send;
+//! 5. the bridge gets the gateway's address, the host forwards, nf_tables get an element, each only where missing;
+//! 6. the port is waited for, by event.
+//!
+//! Every step pushes its way back on the [`Undo`] stack. The host veth's name is derived from the attachment and its
+//! alias says whose it is, so DEL and GC need neither the namespace nor a result.
+
+pub mod apply;
+pub mod check;
+pub mod conf;
+pub mod masq;
+pub mod plan;
+
+use apply::{Bridge as HostBridge, Inside, NAMES, Veth, await_port, delete_link};
+use check::Check;
+use cni_common::invoke::{Ipam, refuse_as_ipam};
+use cni_common::kernel::netlink::{Link, Socket, link};
+use cni_common::kernel::netns::Netns;
+use cni_common::kernel::{absent_ok, nft};
+use cni_common::plugin::{Added, Command, Plugin, Request, Target};
+use cni_common::spec::{Attachment, Code, Error, IfName, Interface, MacAddr, Result, Success};
+use cni_common::undo::Undo;
+use conf::{CleanupConf, Conf, Layer};
+use plan::L3;
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::path::Path;
+
+/// The plugin.
+pub struct Bridge;
+
+impl Plugin for Bridge {
+    fn name(&self) -> &'static str {
+        "bridge"
+    }
+
+    fn add(&self, request: &Request, target: &Target) -> Result<Added> {
+        refuse_as_ipam(self.name())?;
+        let conf = Conf::read(request)?;
+        let attachment = &target.attachment;
+        refuse_reserved(&attachment.ifname)?;
+        let netns = Netns::open(netns_path(target))?;
+        let mut host = Socket::route()?;
+        let mut socket = netns.run(|| Ok(Socket::route()?))?;
+        let veth = Veth::plan(&mut host, &mut socket, &conf, attachment)?;
+        let mut inside = Inside { netns: &netns, socket, ifname: &attachment.ifname };
+
+        let mut undo = Undo::default();
+        let pending = match &conf.layer {
+            Layer::L3 { ipam } => Some(Ipam::find(request, ipam)?.start_add()?),
+            Layer::L2 { .. } => None,
+        };
+        let bridge = HostBridge::ensure(&mut host, &conf, &mut undo)?;
+        let bridge = bridge.attach(&mut host, &veth, &netns, &mut undo)?;
+        let container = inside.look()?;
+
+        let ipam = pending.map(|pending| pending.wait(&mut undo)).transpose()?;
+        let l3 = ipam.as_ref().map(|ipam| plan::l3(&conf, ipam)).unwrap_or_default();
+        match conf.layer {
+            Layer::L3 { .. } => inside.configure(container.index, &l3, conf.dad)?,
+            Layer::L2 { up: true } => inside.set_up(container.index)?,
+            Layer::L2 { up: false } => {}
+        }
+        if conf.is_gateway && !l3.gateways.is_empty() {
+            bridge.become_gateway(&mut host, &conf, &l3)?;
+        }
+        if conf.ip_masq && !l3.ips.is_empty() {
+            masquerade(attachment, &l3, &mut undo)?;
+        }
+        let port = match conf.layer {
+            Layer::L2 { up: false } => link::find(&mut host, &veth.host)?.unwrap_or_default(),
+            _ => await_port(&mut host, &veth.host)?,
+        };
+        let dns = conf.dns.or(&ipam.unwrap_or_default().dns);
+        let links = [bridge.look(&mut host)?, port, container];
+        Ok(Added { success: result(&links, &target.sandbox(), l3, dns), undo })
+    }
+
+    fn del(&self, request: &Request, target: &Target) -> Result<()> {
+        refuse_as_ipam(self.name())?;
+        let conf = CleanupConf::read(&request.conf);
+        let attachment = &target.attachment;
+        let mut outcome = Outcome::default();
+        if conf.as_ref().is_ok_and(|conf| conf.ip_masq) {
+            // Before the address is free for somebody else.
+            outcome.note(end_masquerade(request, attachment));
+        }
+        outcome.note(delete_veth(target));
+        outcome.note(conf.and_then(|conf| match conf.ipam {
+            Some(name) => Ipam::find(request, &name)?.call(Command::Del),
+            None => Ok(()),
+        }));
+        outcome.first_error()
+    }
+
+    fn check(&self, request: &Request, target: &Target) -> Result<()> {
+        refuse_as_ipam(self.name())?;
+        let conf = Conf::read(request)?;
+        let netns = Netns::open(netns_path(target))?;
+        if let Layer::L3 { ipam } = &conf.layer {
+            Ipam::find(request, ipam)?.call(Command::Check)?;
+        }
+        let prev = request.conf.prev_result()?;
+        let prev = prev.ok_or_else(|| Error::config("Required prevResult missing"))?;
+        let check = Check { conf: &conf, attachment: &target.attachment, sandbox: &target.sandbox(), prev: &prev };
+        check.run(&netns)
+    }
+
+    fn gc(&self, request: &Request, valid: &[Attachment]) -> Result<()> {
+        refuse_as_ipam(self.name())?;
+        let network = &request.conf.name;
+        let valid: HashSet<String> = valid.iter().map(Attachment::tag).collect();
+        let mut outcome = Outcome::default();
+        if nft::available().is_ok() {
+            outcome.note(masq::gc(network, &valid).map_err(Error::from));
+        }
+        outcome.note(delete_orphans(|tag| network.owns_tag(tag) && !valid.contains(tag)));
+        outcome.note(CleanupConf::read(&request.conf).and_then(|conf| match conf.ipam {
+            Some(name) => Ipam::find(request, &name)?.call(Command::Gc),
+            None => Ok(()),
+        }));
+        outcome.first_error()
+    }
+
+    fn status(&self, request: &Request) -> Result<()> {
+        refuse_as_ipam(self.name())?;
+        let unavailable = |error: Error| Error::new(Code::NOT_AVAILABLE, error.msg()).details(error.cause());
+        let conf = Conf::read(request).map_err(unavailable)?;
+        check::bridge_is_free_or_ours(&conf.bridge)?;
+        if conf.ip_masq {
+            nft::available().map_err(|refusal| {
+                unavailable(Error::from(refusal).context("ipMasq needs nf_tables, which this kernel lacks"))
+            })?;
+        }
+        match &conf.layer {
+            Layer::L3 { ipam } => Ipam::find(request, ipam).map_err(unavailable)?.call(Command::Status),
+            Layer::L2 { .. } => Ok(()),
+        }
+    }
+}
+
+/// Goes on after an error and remembers the first.
+#[derive(Default)]
+struct Outcome(Option<Error>);
+
+impl Outcome {
+    fn note(&mut self, result: Result<()>) {
+        if let Err(error) = result {
+            match self.0 {
+                None => self.0 = Some(error),
+                // Only one error fits into the answer.
+                Some(_) => eprintln!("bridge: {error}"),
+            }
+        }
+    }
+
+    fn first_error(self) -> Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
+fn netns_path(target: &Target) -> &Path {
+    target.netns.as_deref().unwrap_or(Path::new(""))
+}
+
+/// To the kernel's sysctls, `all` and `default` are no interfaces.
+fn refuse_reserved(ifname: &IfName) -> Result<()> {
+    match ifname.as_str() {
+        "all" | "default" | "lo" => {
+            Err(Error::new(Code::BAD_ENVIRONMENT, format!("CNI_IFNAME {:?} is reserved", ifname.as_str()))
+                .details("give the container's interface another name, such as eth0"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn masquerade(attachment: &Attachment, l3: &L3, undo: &mut Undo) -> Result<()> {
+    let nets = l3.nets();
+    masq::add(attachment, &nets).map_err(|refusal| Error::from(refusal).context("failed to set up ipMasq"))?;
+    let (attachment, known) = (attachment.clone(), nets.iter().map(ipnet::IpNet::addr).collect::<Vec<_>>());
+    undo.push("masquerading", move || Ok(masq::delete(&attachment, &known)?));
+    Ok(())
+}
+
+fn end_masquerade(request: &Request, attachment: &Attachment) -> Result<()> {
+    // A prevResult that can't be read only means that we have to look for ourselves.
+    let prev = request.conf.prev_result().ok().flatten().unwrap_or_default();
+    let known: Vec<IpAddr> = prev.ips.iter().map(|ip| ip.address.addr()).collect();
+    match masq::delete(attachment, &known) {
+        Err(_) if nft::available().is_err() => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Deletes the attachment's veth: by the name that only it can have, else (an attachment that another release of the
+/// plugin made) by the interface's name inside the container.
+fn delete_veth(target: &Target) -> Result<()> {
+    let tag = target.attachment.tag();
+    let mut host = Socket::route()?;
+    for name in (0..NAMES).map(|attempt| target.attachment.host_veth(attempt)) {
+        if let Some(link) = link::find(&mut host, &name)?
+            && link.alias.as_ref() == Some(&tag)
+        {
+            return Ok(absent_ok(host.ack(link::delete(link.index)))?);
+        }
+    }
+    let Some(path) = target.netns.as_deref() else { return Ok(()) };
+    let inside = Netns::open(path).and_then(|netns| netns.run(|| Ok(Socket::route()?)));
+    match inside {
+        Ok(mut inside) => Ok(delete_link(&mut inside, &target.attachment.ifname)?),
+        Err(error) => {
+            // Gone, or never a namespace: there is nothing of ours in it.
+            if path.exists() {
+                eprintln!("bridge: DEL of {}: {error}", target.attachment);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn delete_orphans(is_orphan: impl Fn(&str) -> bool) -> Result<()> {
+    let mut host = Socket::route()?;
+    let mut outcome = Outcome::default();
+    for link in link::list(&mut host, None)?.into_iter().filter(Link::is_veth) {
+        let Some(tag) = link.alias.filter(|tag| is_orphan(tag)) else { continue };
+        eprintln!("bridge: GC deletes {} of {tag}", link.name);
+        outcome.note(absent_ok(host.ack(link::delete(link.index))).map_err(Error::from));
+    }
+    outcome.first_error()
+}
+
+/// The bridge, the host veth and the container's interface, in the order that everybody expects.
+fn result(links: &[Link; 3], sandbox: &str, l3: L3, dns: cni_common::spec::result::Dns) -> Success {
+    let sandboxes = ["", "", sandbox];
+    let interfaces = links.iter().zip(sandboxes).map(|(link, sandbox)| {
+        Interface::ethernet(link.name.clone(), link.mac.unwrap_or(MacAddr::ZERO), link.mtu, sandbox)
+    });
+    Success { interfaces: interfaces.collect(), ips: l3.ips, routes: l3.routes, dns }
+}

@@ -1,0 +1,230 @@
+//! Masquerading by nf_tables, at the same cost for one container and for thousands.
+//!
+//! ```text
+//! table ip cni_masquerade {                    # and the same as "ip6"
+//!     map sources {                            # an element an address, its owner in the comment
+//!         10.1.0.5 comment "cni/NETWORK/CONTAINER/IFNAME" : goto net-…
+//!     }
+//!     chain postrouting {                      # nat hook, priority srcnat
+//!         ip saddr vmap @sources
+//!     }
+//!     chain net-HASH(network)-HASH(subnet) {
+//!         ip daddr SUBNET return
+//!         ip daddr 224.0.0.0/4 return
+//!         masquerade
+//!     }
+//! }
+//! ```
+//!
+//! ADD inserts elements, DEL deletes those that carry its tag. What else is there is made when it is missing, in one
+//! transaction, and stays.
+
+use cni_common::kernel::netlink::Socket;
+use cni_common::kernel::nft::{
+    Chain, Element, Family, Map, Match, NatHook, Rule, Transaction, Verdict, chains, delete_chain, delete_element,
+    elements, find_element, insert_element,
+};
+use cni_common::kernel::{Refusal, absent_ok};
+use cni_common::spec::name::digest;
+use cni_common::spec::{Attachment, NetworkName};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use nix::errno::Errno;
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const TABLE: &str = "cni_masquerade";
+const SOURCES: Map = Map { table: TABLE, name: "sources" };
+const POSTROUTING: Chain = Chain { table: TABLE, name: "postrouting", hook: Some(NatHook::Postrouting) };
+
+/// How often an insertion that met somebody else's change is tried again.
+const TRIES: u32 = 5;
+
+fn chain_prefix(network: &NetworkName) -> String {
+    format!("net-{}-", digest(&[network.as_str()], 16))
+}
+
+/// The name of the chain for the packets of `net`'s subnet.
+fn chain_name(network: &NetworkName, net: &IpNet) -> String {
+    format!("{}{}", chain_prefix(network), digest(&[&net.trunc().to_string()], 16))
+}
+
+fn subnet_chain(name: &str) -> Chain<'_> {
+    Chain { table: TABLE, name, hook: None }
+}
+
+/// Masquerades what the container sends out of the subnets of its addresses `nets`.
+///
+/// # Errors
+/// The kernel's refusal; then nothing was changed.
+pub fn add(attachment: &Attachment, nets: &[IpNet]) -> Result<(), Refusal> {
+    let mut socket = Socket::netfilter()?;
+    // On all but the first ADD of a network, one message an address is all there is to send.
+    let mut result = insertion(attachment, nets).commit(&mut socket);
+    for _ in 0..TRIES {
+        let mut transaction = Transaction::default();
+        match &result {
+            Err(refusal) if refusal.errno == Errno::ENOENT => set_up(&mut transaction, &attachment.network, nets),
+            Err(refusal) if refusal.errno == Errno::EEXIST => {
+                take_over(&mut socket, &mut transaction, attachment, nets)?;
+            }
+            // Somebody else's transaction came between.
+            Err(refusal) if refusal.errno == Errno::EAGAIN => {}
+            _ => return result,
+        }
+        insert(&mut transaction, attachment, nets);
+        result = transaction.commit(&mut socket);
+    }
+    result
+}
+
+fn insertion(attachment: &Attachment, nets: &[IpNet]) -> Transaction {
+    let mut transaction = Transaction::default();
+    insert(&mut transaction, attachment, nets);
+    transaction
+}
+
+fn insert(transaction: &mut Transaction, attachment: &Attachment, nets: &[IpNet]) {
+    let tag = attachment.tag();
+    for net in nets {
+        let name = chain_name(&attachment.network, net);
+        insert_element(transaction, &SOURCES, net.addr(), &subnet_chain(&name), &tag);
+    }
+}
+
+/// The table, and the network's chains. Harmless where they are there already.
+fn set_up(transaction: &mut Transaction, network: &NetworkName, nets: &[IpNet]) {
+    for family in Family::BOTH {
+        let of_family: Vec<_> = nets.iter().filter(|net| Family::of(net.addr()) == family).collect();
+        if of_family.is_empty() {
+            continue;
+        }
+        transaction.table(family, TABLE);
+        transaction.map(family, &SOURCES);
+        let look_up = Rule {
+            chain: POSTROUTING,
+            matches: Match::Any,
+            verdict: Verdict::MapSource(SOURCES.name),
+            comment: "masquerading for CNI networks",
+        };
+        transaction.chain_with(family, &POSTROUTING, &[look_up]);
+        for net in of_family {
+            let name = chain_name(network, net);
+            let chain = subnet_chain(&name);
+            let comment = format!("network {network}, subnet {}", net.trunc());
+            let rule = |matches, verdict, comment| Rule { chain, matches, verdict, comment };
+            let rules = [
+                rule(Match::To(net.trunc()), Verdict::Return, comment.as_str()),
+                rule(Match::To(multicast(family)), Verdict::Return, ""),
+                rule(Match::Any, Verdict::Masquerade, ""),
+            ];
+            transaction.chain_with(family, &chain, &rules);
+        }
+    }
+}
+
+fn multicast(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4)),
+        Family::V6 => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8)),
+    }
+}
+
+/// IPAM gave us the address, so whoever it is marked for is gone and its DEL was lost.
+fn take_over(
+    socket: &mut Socket,
+    transaction: &mut Transaction,
+    attachment: &Attachment,
+    nets: &[IpNet],
+) -> Result<(), Refusal> {
+    for net in nets {
+        if let Some(stale) = find_element(socket, &SOURCES, net.addr())? {
+            eprintln!("bridge: {} was still masqueraded for {:?}, taken over by {attachment}", stale.address, stale.tag);
+            delete_element(transaction, &SOURCES, stale.address);
+        }
+    }
+    Ok(())
+}
+
+/// Ends what [`add`] began. `known` are the addresses that the attachment is said to have had; where they do not tell
+/// all, its elements are looked for by their tag.
+///
+/// # Errors
+/// Any refusal but that there is nothing to delete.
+pub fn delete(attachment: &Attachment, known: &[IpAddr]) -> Result<(), Refusal> {
+    let mut socket = Socket::netfilter()?;
+    let tag = attachment.tag();
+    let mut mine = Vec::new();
+    for address in known {
+        mine.extend(find_element(&mut socket, &SOURCES, *address)?.filter(|element| element.tag == tag));
+    }
+    if known.is_empty() || mine.len() < known.len() {
+        mine = list(&mut socket)?.into_iter().filter(|element| element.tag == tag).collect();
+    }
+    delete_all(&mut socket, &mine)
+}
+
+fn list(socket: &mut Socket) -> Result<Vec<Element>, Refusal> {
+    let mut found = Vec::new();
+    for family in Family::BOTH {
+        found.extend(elements(socket, family, &SOURCES)?);
+    }
+    Ok(found)
+}
+
+fn delete_all(socket: &mut Socket, gone: &[Element]) -> Result<(), Refusal> {
+    let mut result = Ok(());
+    for element in gone {
+        let mut transaction = Transaction::default();
+        delete_element(&mut transaction, &SOURCES, element.address);
+        result = result.and(absent_ok(transaction.commit(socket)));
+    }
+    result
+}
+
+/// Whether the kernel still does what [`add`] asked for: the address that is not masqueraded, and what is there
+/// instead.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn missing(attachment: &Attachment, nets: &[IpNet]) -> Result<Option<(IpAddr, String)>, Refusal> {
+    let mut socket = Socket::netfilter()?;
+    for net in nets {
+        let found = find_element(&mut socket, &SOURCES, net.addr())?;
+        let right = |element: &Element| {
+            element.tag == attachment.tag() && element.chain == chain_name(&attachment.network, net)
+        };
+        if !found.as_ref().is_some_and(right) {
+            let instead = found.map_or("nothing".to_owned(), |element| {
+                format!("an element of {:?} leading to chain {}", element.tag, element.chain)
+            });
+            return Ok(Some((net.addr(), instead)));
+        }
+    }
+    Ok(None)
+}
+
+/// Ends the masquerading for everything of `network` whose tag is not in `valid`, and deletes the network's chains
+/// that nothing leads to any more.
+///
+/// # Errors
+/// Any refusal but that there is nothing to delete.
+pub fn gc(network: &NetworkName, valid: &HashSet<String>) -> Result<(), Refusal> {
+    let mut socket = Socket::netfilter()?;
+    let dead = |element: &Element| network.owns_tag(&element.tag) && !valid.contains(&element.tag);
+    let gone: Vec<_> = list(&mut socket)?.into_iter().filter(dead).collect();
+    for element in &gone {
+        eprintln!("bridge: GC of network {network} ends the masquerading of {} for {}", element.address, element.tag);
+    }
+    let mut result = delete_all(&mut socket, &gone);
+    let prefix = chain_prefix(network);
+    for family in Family::BOTH {
+        for name in chains(&mut socket, family, TABLE)?.iter().filter(|name| name.starts_with(&prefix)) {
+            let deleted = delete_chain(&mut socket, family, &subnet_chain(name));
+            result = result.and(match deleted {
+                Err(refusal) if refusal.errno == Errno::EBUSY => Ok(()),
+                other => absent_ok(other),
+            });
+        }
+    }
+    result
+}

@@ -1,0 +1,40 @@
+//! Where plugins are looked for.
+
+use crate::spec::{Code, Error, Result};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// `CNI_PATH`: folders, parted by `:`, the first that has the plugin wins.
+#[derive(Debug, Clone, Default)]
+pub struct PluginPath(Option<OsString>);
+
+impl PluginPath {
+    /// From the variable's value.
+    #[must_use]
+    pub fn new(value: Option<OsString>) -> Self {
+        Self(value)
+    }
+
+    /// The executable of the plugin `name`. The name comes from a config, so it must not lead out of the folders.
+    ///
+    /// # Errors
+    /// Code 7 for a name that is a path or is not found, code 4 without `CNI_PATH`.
+    pub fn find(&self, name: &str) -> Result<PathBuf> {
+        if name.is_empty() {
+            return Err(Error::config("no plugin name provided"));
+        }
+        if name.contains(['/', '\0']) || name.contains("..") {
+            let error = Error::config(format!("invalid plugin name: {name:.80?}"));
+            return Err(error.details("a plugin's type is the name of a file in CNI_PATH, without / or .."));
+        }
+        let Some(path) = &self.0 else {
+            return Err(Error::new(Code::BAD_ENVIRONMENT, "required env variables [CNI_PATH] missing")
+                .details(format!("it says where the plugin {name:?} is")));
+        };
+        let found = std::env::split_paths(path).map(|dir| dir.join(name)).find(|file| file.is_file());
+        found.ok_or_else(|| {
+            let dirs = path.to_string_lossy().replace(':', " ");
+            Error::config(format!("failed to find plugin {name:.80?} in path [{dirs:.1000}]"))
+        })
+    }
+}

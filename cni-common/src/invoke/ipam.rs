@@ -1,0 +1,114 @@
+//! IPAM delegation (SPEC.md, "Section 4"): the plugin that `ipam.type` names gets the same command, environment
+//! and stdin as we did.
+
+use super::exec::Running;
+use crate::plugin::{Command, Request};
+use crate::spec::{Code, Error, Result, SpecVersion, Success, compat, json};
+use crate::undo::Undo;
+use std::path::PathBuf;
+
+/// Set for the delegate, so that an interface plugin named as IPAM (itself, even) refuses instead of going round
+/// in circles.
+const MARK: &str = "CNI_IPAM_DELEGATE";
+
+/// The IPAM plugin of a network.
+#[derive(Debug, Clone)]
+pub struct Ipam {
+    name: String,
+    program: PathBuf,
+    stdin: Vec<u8>,
+    version: SpecVersion,
+}
+
+/// An IPAM ADD under way.
+///
+/// Dropped without [`Pending::wait`] (something else failed meanwhile), it frees what IPAM then leased.
+pub struct Pending {
+    ipam: Ipam,
+    running: Option<Running>,
+}
+
+/// Refuses to work as another plugin's IPAM delegate.
+///
+/// # Errors
+/// Code 7 when we are one.
+pub fn refuse_as_ipam(plugin: &str) -> Result<()> {
+    if std::env::var_os(MARK).is_none() {
+        return Ok(());
+    }
+    Err(Error::config(format!("{plugin} can't be an IPAM plugin")).details(
+        "ipam.type names it; name one that hands out addresses, such as host-local",
+    ))
+}
+
+impl Ipam {
+    /// Finds the plugin `name` along `CNI_PATH`.
+    ///
+    /// # Errors
+    /// See [`super::PluginPath::find`].
+    pub fn find(request: &Request, name: &str) -> Result<Self> {
+        let program = request.path.find(name).map_err(|error| error.context("IPAM plugin"))?;
+        Ok(Self { name: name.to_owned(), program, stdin: request.stdin.clone(), version: request.conf.version })
+    }
+
+    fn start(&self, command: Command) -> Result<Running> {
+        Running::start(&self.program, &self.name, command, &self.stdin, &[(MARK, "1")])
+    }
+
+    /// Starts ADD; [`Pending::wait`] takes its answer.
+    ///
+    /// # Errors
+    /// Code 5 when it can't be started.
+    pub fn start_add(&self) -> Result<Pending> {
+        Ok(Pending { running: Some(self.start(Command::Add)?), ipam: self.clone() })
+    }
+
+    /// Runs `command`, whose answer is empty.
+    ///
+    /// # Errors
+    /// The plugin's own. GC and STATUS of a plugin that does not know them (every reference IPAM plugin up to 1.5)
+    /// succeed: there is nothing it could do or say.
+    pub fn call(&self, command: Command) -> Result<()> {
+        match self.start(command)?.wait() {
+            Err(error) if matches!(command, Command::Gc | Command::Status) && is_unknown_command(&error) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
+
+fn is_unknown_command(error: &Error) -> bool {
+    error.code == Code::BAD_ENVIRONMENT && error.msg().starts_with("unknown CNI_COMMAND")
+}
+
+impl Pending {
+    /// Waits for the answer. From here on the addresses are ours: `undo` frees them.
+    ///
+    /// # Errors
+    /// The plugin's own: then nothing was leased and nothing is freed (a DEL would free an earlier attachment's).
+    /// Code 6 when its answer is not a result, code 7 when the result has no address; then `undo` frees what it leased.
+    pub fn wait(mut self, undo: &mut Undo) -> Result<Success> {
+        let ipam = self.ipam.clone();
+        let (name, version) = (ipam.name.clone(), ipam.version);
+        let stdout = self.running.take().map(Running::wait).transpose()?.unwrap_or_default();
+        undo.push(format!("IPAM ADD by {name}"), move || Ok(ipam.call(Command::Del)?));
+        let document = json::parse(&stdout)
+            .map_err(|error| Error::new(Code::DECODE, format!("the answer of IPAM plugin {name:?} is not JSON")).details(error.cause()))?;
+        let success = compat::from_json(&document, version)
+            .map_err(|error| error.context(format!("the answer of IPAM plugin {name:?} is not a result")))?;
+        if success.ips.is_empty() {
+            return Err(Error::config("IPAM plugin returned missing IP config").details(format!("ipam.type is {name:?}")));
+        }
+        Ok(success)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        if running.wait().is_ok()
+            && let Err(error) = self.ipam.call(Command::Del)
+        {
+            eprintln!("undo of IPAM ADD by {} failed: {error}", self.ipam.name);
+        }
+    }
+}

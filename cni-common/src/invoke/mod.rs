@@ -1,0 +1,9 @@
+//! Calling one plugin: found along `CNI_PATH`, run with stdin's bytes untouched, its answer read.
+
+mod exec;
+mod find;
+mod ipam;
+
+pub use exec::Running;
+pub use find::PluginPath;
+pub use ipam::{Ipam, Pending, refuse_as_ipam};

@@ -1,0 +1,9 @@
+//! Touching the machine: network namespaces, sysctls, rtnetlink and nf_tables. No helper program is run.
+
+pub mod netlink;
+pub mod netns;
+pub mod nft;
+pub mod refusal;
+pub mod sysctl;
+
+pub use refusal::{Refusal, absent_ok};

@@ -1,0 +1,65 @@
+//! Waiting for the kernel to say that something happened, instead of asking again and again.
+
+use super::socket::Socket;
+use crate::kernel::refusal::Refusal;
+use netlink_packet_route::RouteNetlinkMessage;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// A group of events (`RTNLGRP_*`, rtnetlink(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// A link came, went or changed.
+    Link,
+    /// An IPv6 address came, went or changed.
+    Ipv6Addr,
+}
+
+impl Group {
+    const fn number(self) -> u32 {
+        match self {
+            Self::Link => 1,
+            Self::Ipv6Addr => 9,
+        }
+    }
+}
+
+/// Waits until `ready` says so. It is asked once after `events` is subscribed, so that nothing falls between, and
+/// again after each event. Other links' events wake us, too; `ready` looks for itself.
+///
+/// # Errors
+/// `ETIMEDOUT` after `limit`; what `ready` or the socket say.
+pub fn wait<T>(
+    events: &mut Socket,
+    group: Group,
+    limit: Duration,
+    mut ready: impl FnMut() -> Result<Option<T>, Refusal>,
+) -> Result<T, Refusal> {
+    let deadline = Instant::now() + limit;
+    // Subscribing takes an address of our own.
+    events.raw().add_membership(group.number())?;
+    loop {
+        if let Some(value) = ready()? {
+            return Ok(value);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(events.raw().as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(0) => return Err(Refusal::new("wait for the kernel", Errno::ETIMEDOUT)),
+            Ok(_) => drain(events)?,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Refusal::new("wait for the kernel", errno)),
+        }
+    }
+}
+
+/// Events lost to a full buffer wake us as well: `ready` is asked either way.
+fn drain(events: &mut Socket) -> Result<(), Refusal> {
+    match events.receive::<RouteNetlinkMessage>() {
+        Err(refusal) if refusal.errno != Errno::ENOBUFS && refusal.errno != Errno::EBADMSG => Err(refusal),
+        _ => Ok(()),
+    }
+}

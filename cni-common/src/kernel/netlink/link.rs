@@ -1,0 +1,298 @@
+//! Links: bridges, veth pairs, and what can be asked about any link. The twin of `ip link`.
+
+use super::socket::{Message, Socket};
+use super::{CREATE, SET};
+use crate::kernel::refusal::Refusal;
+use crate::spec::{IfName, MacAddr};
+use netlink_packet_core::NLM_F_REQUEST;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask,
+    LinkFlags, LinkInfo, LinkMessage, State,
+};
+use nix::errno::Errno;
+use std::os::fd::RawFd;
+
+/// What is known of a link.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Its index in its namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its Ethernet address, if it has one.
+    pub mac: Option<MacAddr>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// Made promiscuous by an administrator (a capture does not count).
+    pub promisc: bool,
+    /// Operationally up: carrier, and ready.
+    pub running: bool,
+    /// The driver: `bridge`, `veth`, …
+    pub kind: Option<String>,
+    /// Index of the bridge (or bond) that it is a port of.
+    pub master: Option<u32>,
+    /// Index of what it is bound to: a veth's peer, in the peer's namespace.
+    pub bound_to: Option<u32>,
+    /// Text that says whose it is.
+    pub alias: Option<String>,
+    /// Bridge port flag: frames may leave by the port they came from.
+    pub hairpin: bool,
+    /// Bridge port flag: no frames to other isolated ports.
+    pub isolated: bool,
+}
+
+impl Link {
+    /// Reads the kernel's message.
+    #[must_use]
+    pub fn from_message(message: LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Self {
+            index: message.header.index,
+            up: flags.contains(LinkFlags::Up),
+            promisc: flags.contains(LinkFlags::Promisc),
+            ..Self::default()
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(MacAddr),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::OperState(state) => link.running = state == State::Up,
+                LinkAttribute::Controller(index) => link.master = Some(index),
+                LinkAttribute::Link(index) => link.bound_to = Some(index),
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::LinkInfo(infos) => infos.into_iter().for_each(|info| link.read_info(info)),
+                _ => {}
+            }
+        }
+        link
+    }
+
+    fn read_info(&mut self, info: LinkInfo) {
+        match info {
+            LinkInfo::Kind(kind) => self.kind = Some(kind.to_string()),
+            LinkInfo::PortData(InfoPortData::BridgePort(settings)) => {
+                for setting in settings {
+                    match setting {
+                        InfoBridgePort::HairpinMode(on) => self.hairpin = on,
+                        InfoBridgePort::Isolated(on) => self.isolated = on,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether it is a bridge.
+    #[must_use]
+    pub fn is_bridge(&self) -> bool {
+        self.kind.as_deref() == Some("bridge")
+    }
+
+    /// Whether it is one end of a veth pair.
+    #[must_use]
+    pub fn is_veth(&self) -> bool {
+        self.kind.as_deref() == Some("veth")
+    }
+}
+
+/// The link called `name`, if there is one.
+///
+/// # Errors
+/// Any refusal but "no such device".
+pub fn find(socket: &mut Socket, name: &IfName) -> Result<Option<Link>, Refusal> {
+    let body = message(0, vec![LinkAttribute::IfName(name.to_string()), without_statistics()]);
+    fetch(socket, format!("look up link {name}"), body)
+}
+
+/// The link with that index, if there is one.
+///
+/// # Errors
+/// Any refusal but "no such device".
+pub fn find_index(socket: &mut Socket, index: u32) -> Result<Option<Link>, Refusal> {
+    fetch(socket, format!("look up link {index}"), message(index, vec![without_statistics()]))
+}
+
+fn fetch(socket: &mut Socket, doing: String, body: LinkMessage) -> Result<Option<Link>, Refusal> {
+    let body = RouteNetlinkMessage::GetLink(body);
+    match socket.get(Message { doing, flags: NLM_F_REQUEST, body }) {
+        Ok(RouteNetlinkMessage::NewLink(found)) => Ok(Some(Link::from_message(found))),
+        Ok(_) => Ok(None),
+        Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// All links of the socket's namespace, or all ports of the bridge with index `master`.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn list(socket: &mut Socket, master: Option<u32>) -> Result<Vec<Link>, Refusal> {
+    let mut attributes = vec![without_statistics()];
+    attributes.extend(master.map(LinkAttribute::Controller));
+    let found = socket.dump("list links", &RouteNetlinkMessage::GetLink(message(0, attributes)))?;
+    let links = found.into_iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewLink(found) => Some(Link::from_message(found)),
+        _ => None,
+    });
+    // A kernel that does not know the filter lists everything.
+    Ok(links.filter(|link| master.is_none() || link.master == master).collect())
+}
+
+/// A veth pair to be made: one end here, a port of a bridge and up, the other in a container's namespace, down.
+#[derive(Debug, Clone)]
+pub struct VethPair<'a> {
+    /// The name of the end that stays here.
+    pub host: &'a IfName,
+    /// Its address.
+    pub host_mac: MacAddr,
+    /// Index of the bridge.
+    pub bridge: u32,
+    /// The name of the end inside the container.
+    pub container: &'a IfName,
+    /// Its address.
+    pub container_mac: MacAddr,
+    /// The container's namespace.
+    pub netns: RawFd,
+    /// MTU of both ends in bytes; `None` leaves it to the kernel.
+    pub mtu: Option<u32>,
+}
+
+/// Makes a veth pair, all in one step: the host end a port of the bridge and up, the other already inside.
+#[must_use]
+pub fn create_veth(pair: &VethPair) -> Message<RouteNetlinkMessage> {
+    let mtu = |attributes: &mut Vec<LinkAttribute>| attributes.extend(pair.mtu.map(LinkAttribute::Mtu));
+    // The peer's header must not say "up": it is not there yet when the kernel reads it (ENOTCONN).
+    let mut inside = vec![
+        LinkAttribute::IfName(pair.container.to_string()),
+        LinkAttribute::Address(pair.container_mac.0.to_vec()),
+        LinkAttribute::NetNsFd(pair.netns),
+    ];
+    mtu(&mut inside);
+    let veth = InfoData::Veth(InfoVeth::Peer(message(0, inside)));
+    let mut here = vec![
+        LinkAttribute::IfName(pair.host.to_string()),
+        LinkAttribute::Address(pair.host_mac.0.to_vec()),
+        LinkAttribute::Controller(pair.bridge),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(veth)]),
+    ];
+    mtu(&mut here);
+    let mut body = message(0, here);
+    set_flag(&mut body, LinkFlags::Up, true);
+    let doing = format!("make the veth pair {} (host), {} (container)", pair.host, pair.container);
+    Message { doing, flags: CREATE, body: RouteNetlinkMessage::NewLink(body) }
+}
+
+/// Bridge port flags that differ from the kernel's defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PortFlags {
+    /// Frames may leave by the port they came from.
+    pub hairpin: bool,
+    /// No frames to other isolated ports.
+    pub isolated: bool,
+}
+
+/// Gives the bridge port `name` its owner's tag and its flags.
+#[must_use]
+pub fn mark_port(name: &IfName, alias: &str, flags: PortFlags) -> Message<RouteNetlinkMessage> {
+    let mut attributes = vec![LinkAttribute::IfName(name.to_string()), LinkAttribute::IfAlias(alias.to_owned())];
+    if flags != PortFlags::default() {
+        let settings = vec![InfoBridgePort::HairpinMode(flags.hairpin), InfoBridgePort::Isolated(flags.isolated)];
+        attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(settings)),
+        ]));
+    }
+    set(format!("set alias and bridge port flags of {name}"), message(0, attributes))
+}
+
+/// Makes a bridge, up. With an address of its own it keeps that address whatever ports come and go.
+#[must_use]
+pub fn create_bridge(name: &IfName, mac: MacAddr, mtu: Option<u32>, promisc: bool) -> Message<RouteNetlinkMessage> {
+    let mut attributes = vec![
+        LinkAttribute::IfName(name.to_string()),
+        LinkAttribute::Address(mac.0.to_vec()),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
+    ];
+    attributes.extend(mtu.map(LinkAttribute::Mtu));
+    let mut body = message(0, attributes);
+    set_flag(&mut body, LinkFlags::Up, true);
+    if promisc {
+        set_flag(&mut body, LinkFlags::Promisc, true);
+    }
+    Message { doing: format!("make the bridge {name}"), flags: CREATE, body: RouteNetlinkMessage::NewLink(body) }
+}
+
+/// Switches a link up or down.
+#[must_use]
+pub fn set_up(index: u32, up: bool) -> Message<RouteNetlinkMessage> {
+    let mut body = message(index, vec![]);
+    set_flag(&mut body, LinkFlags::Up, up);
+    set(format!("set link {index} {}", if up { "up" } else { "down" }), body)
+}
+
+/// Makes a link promiscuous.
+#[must_use]
+pub fn set_promisc(index: u32) -> Message<RouteNetlinkMessage> {
+    let mut body = message(index, vec![]);
+    set_flag(&mut body, LinkFlags::Promisc, true);
+    set(format!("make link {index} promiscuous"), body)
+}
+
+/// Gives a link its address.
+#[must_use]
+pub fn set_mac(index: u32, mac: MacAddr) -> Message<RouteNetlinkMessage> {
+    set(format!("set address {mac} on link {index}"), message(index, vec![LinkAttribute::Address(mac.0.to_vec())]))
+}
+
+/// Gives a link its alias; the empty text takes it away.
+#[must_use]
+pub fn set_alias(index: u32, alias: &str) -> Message<RouteNetlinkMessage> {
+    let body = message(index, vec![LinkAttribute::IfAlias(alias.to_owned())]);
+    set(format!("set alias {alias:?} on link {index}"), body)
+}
+
+/// Deletes a link; a veth's other end goes with it.
+#[must_use]
+pub fn delete(index: u32) -> Message<RouteNetlinkMessage> {
+    let body = RouteNetlinkMessage::DelLink(message(index, vec![]));
+    Message { doing: format!("delete link {index}"), flags: SET, body }
+}
+
+/// A random address that no vendor owns (locally administered, not a group).
+///
+/// # Errors
+/// When the kernel has no random bytes to give.
+pub fn random_mac() -> Result<MacAddr, Refusal> {
+    let mut mac = [0; 6];
+    getrandom::fill(&mut mac).map_err(|error| Refusal {
+        says: Some(error.to_string()),
+        ..Refusal::new("get random bytes", Errno::EIO)
+    })?;
+    mac[0] = (mac[0] & 0xfc) | 0x02;
+    Ok(MacAddr(mac))
+}
+
+fn message(index: u32, attributes: Vec<LinkAttribute>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = attributes;
+    message
+}
+
+fn set_flag(message: &mut LinkMessage, flag: LinkFlags, on: bool) {
+    message.header.change_mask |= flag;
+    message.header.flags.set(flag, on);
+}
+
+fn set(doing: String, body: LinkMessage) -> Message<RouteNetlinkMessage> {
+    Message { doing, flags: SET, body: RouteNetlinkMessage::NewLink(body) }
+}
+
+fn without_statistics() -> LinkAttribute {
+    LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
+}

@@ -1,0 +1,124 @@
+//! Routes. The twin of `ip route`.
+
+use super::CREATE;
+use super::addr::family;
+use super::socket::{Message, Socket};
+use crate::kernel::refusal::Refusal;
+use crate::spec::Route;
+use ipnet::IpNet;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// `RT_TABLE_MAIN`
+pub const MAIN_TABLE: u32 = 254;
+
+/// Adds `route` over `link`; its gateway, when it has none, is `gateway`.
+#[must_use]
+pub fn add(link: u32, route: &Route, gateway: Option<IpAddr>) -> Message<RouteNetlinkMessage> {
+    let via = route.gw.or(gateway);
+    // 0 is what a config means by "none given"; the kernel would take it for the main table, too.
+    let table = route.table.filter(|table| *table != 0).unwrap_or(MAIN_TABLE);
+    let mut body = RouteMessage::default();
+    body.header.address_family = family(route.dst.addr());
+    body.header.destination_prefix_length = route.dst.prefix_len();
+    body.header.protocol = RouteProtocol::Boot;
+    body.header.kind = RouteType::Unicast;
+    body.header.scope = route.scope.map_or(RouteScope::Universe, RouteScope::from);
+    // The header has a byte for the table; larger numbers go by the attribute alone.
+    body.header.table = u8::try_from(table).unwrap_or(0);
+    body.attributes = vec![
+        RouteAttribute::Destination(route.dst.network().into()),
+        RouteAttribute::Oif(link),
+        RouteAttribute::Table(table),
+    ];
+    body.attributes.extend(via.map(|via| RouteAttribute::Gateway(via.into())));
+    body.attributes.extend((route.priority != 0).then_some(RouteAttribute::Priority(route.priority)));
+    let metrics = [(route.mtu, RouteMetric::Mtu(route.mtu)), (route.advmss, RouteMetric::Advmss(route.advmss))];
+    let metrics: Vec<_> = metrics.into_iter().filter(|(value, _)| *value != 0).map(|(_, metric)| metric).collect();
+    body.attributes.extend((!metrics.is_empty()).then_some(RouteAttribute::Metrics(metrics)));
+    let via = via.map_or(String::new(), |via| format!(" via {via}"));
+    Message {
+        doing: format!("add route {}{via} (table {table}, priority {})", route.dst, route.priority),
+        flags: CREATE,
+        body: RouteNetlinkMessage::NewRoute(body),
+    }
+}
+
+/// A route that the kernel has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The route; `priority`, `mtu`, `advmss` are 0 and `table`, `scope` are given whatever they are.
+    pub route: Route,
+    /// Index of the link that it leads over.
+    pub link: Option<u32>,
+}
+
+/// All unicast routes of both families, of every table.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn list(socket: &mut Socket) -> Result<Vec<Found>, Refusal> {
+    let mut routes = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut body = RouteMessage::default();
+        body.header.address_family = family;
+        let found = socket.dump("list routes", &RouteNetlinkMessage::GetRoute(body))?;
+        routes.extend(found.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Unicast => read(&route),
+            _ => None,
+        }));
+    }
+    Ok(routes)
+}
+
+fn read(message: &RouteMessage) -> Option<Found> {
+    let any: IpAddr = match message.header.address_family {
+        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        _ => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let mut dst = any;
+    let mut found = Found {
+        route: Route {
+            dst: IpNet::new(any, 0).ok()?,
+            gw: None,
+            mtu: 0,
+            advmss: 0,
+            priority: 0,
+            table: Some(u32::from(message.header.table)),
+            scope: Some(u8::from(message.header.scope)),
+        },
+        link: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => dst = ip(address)?,
+            RouteAttribute::Gateway(address) => found.route.gw = ip(address),
+            RouteAttribute::Oif(index) => found.link = Some(*index),
+            RouteAttribute::Priority(priority) => found.route.priority = *priority,
+            RouteAttribute::Table(table) => found.route.table = Some(*table),
+            RouteAttribute::Metrics(metrics) => {
+                for metric in metrics {
+                    match metric {
+                        RouteMetric::Mtu(mtu) => found.route.mtu = *mtu,
+                        RouteMetric::Advmss(advmss) => found.route.advmss = *advmss,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    found.route.dst = IpNet::new(dst, message.header.destination_prefix_length).ok()?;
+    Some(found)
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some((*ip).into()),
+        RouteAddress::Inet6(ip) => Some((*ip).into()),
+        _ => None,
+    }
+}

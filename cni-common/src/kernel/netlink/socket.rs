@@ -1,0 +1,299 @@
+//! A blocking netlink socket: send, and read until everything that was sent is answered.
+
+use crate::kernel::refusal::Refusal;
+use netlink_packet_core::{
+    ErrorMessage, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable, NlaBuffer, NlasIterator,
+};
+use netlink_sys::SocketAddr;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use nix::errno::Errno;
+use nix::libc;
+use std::fmt::Debug;
+use std::io;
+use std::ops::Range;
+
+/// Room for the largest datagram that the kernel makes of a dump (it looks at the reader's buffer, up to 32 KiB).
+const BUFFER: usize = 64 * 1024;
+/// How often a dump that the kernel says was torn is asked for again.
+const DUMP_TRIES: u32 = 5;
+/// `NLM_F_DUMP_INTR`: what a dump shows changed while it was made.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+/// `NLM_F_ACK_TLVS`: the kernel put its words for people behind the error number.
+const NLM_F_ACK_TLVS: u16 = 0x200;
+/// `NLMSGERR_ATTR_MSG`: those words.
+const NLMSGERR_ATTR_MSG: u16 = 1;
+/// The length of the header that an error message repeats.
+const HEADER: usize = 16;
+
+/// A request, with what it is for in words.
+#[derive(Debug, Clone)]
+pub struct Message<M> {
+    /// What it asks for: the front of an error message.
+    pub doing: String,
+    /// `NLM_F_*`
+    pub flags: u16,
+    /// The message itself.
+    pub body: M,
+}
+
+/// A netlink socket, of the namespace that its thread was in when it was opened, wherever it is used.
+pub struct Socket {
+    inner: netlink_sys::Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+/// Whether a dump could be read to its end.
+enum Torn {
+    Interrupted,
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Torn {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl Socket {
+    /// For links, addresses and routes.
+    ///
+    /// # Errors
+    /// What socket(2) says.
+    pub fn route() -> Result<Self, Refusal> {
+        Self::open(NETLINK_ROUTE)
+    }
+
+    /// For nf_tables and conntrack.
+    ///
+    /// # Errors
+    /// What socket(2) says; `EPROTONOSUPPORT` when the kernel has no nfnetlink.
+    pub fn netfilter() -> Result<Self, Refusal> {
+        Self::open(NETLINK_NETFILTER)
+    }
+
+    fn open(protocol: isize) -> Result<Self, Refusal> {
+        let opened = netlink_sys::Socket::new(protocol).and_then(|inner| {
+            inner.set_ext_ack(true)?;
+            inner.set_cap_ack(true)?;
+            Ok(Self { inner, sequence: 1, buffer: Vec::with_capacity(BUFFER) })
+        });
+        opened.map_err(|error| Refusal { doing: "open a netlink socket".to_owned(), ..error.into() })
+    }
+
+    pub(super) fn raw(&self) -> &netlink_sys::Socket {
+        &self.inner
+    }
+
+    /// Sends `messages` at once; the kernel does them in order, each by itself. One answer each, in order.
+    ///
+    /// # Errors
+    /// When the kernel can't be talked to at all.
+    pub fn batch<M>(&mut self, messages: Vec<Message<M>>) -> Result<Vec<Result<(), Refusal>>, Refusal>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable + Debug,
+    {
+        let names: Vec<String> = messages.iter().map(|message| message.doing.clone()).collect();
+        let sent = self.send(messages)?;
+        let mut answers: Vec<Option<Result<(), Refusal>>> = names.iter().map(|_| None).collect();
+        while answers.iter().any(Option::is_none) {
+            for answer in self.receive::<M>()? {
+                let Some(at) = position(&sent, answer.header.sequence_number) else { continue };
+                if let NetlinkPayload::Error(error) = answer.payload {
+                    answers[at] = Some(verdict(&names[at], answer.header.flags, &error));
+                }
+            }
+        }
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// Sends one message and waits until it is acknowledged.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn ack<M>(&mut self, message: Message<M>) -> Result<(), Refusal>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable + Debug,
+    {
+        all_ok(self.batch(vec![message])?)
+    }
+
+    /// Asks for one object.
+    ///
+    /// # Errors
+    /// The kernel's refusal: `ENODEV`, `ENOENT` when there is no such object.
+    pub fn get<M>(&mut self, message: Message<M>) -> Result<M, Refusal>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable + Debug,
+    {
+        let doing = message.doing.clone();
+        let sent = self.send(vec![message])?;
+        loop {
+            for answer in self.receive::<M>()? {
+                if position(&sent, answer.header.sequence_number).is_none() {
+                    continue;
+                }
+                match answer.payload {
+                    NetlinkPayload::InnerMessage(body) => return Ok(body),
+                    NetlinkPayload::Error(error) => {
+                        verdict(&doing, answer.header.flags, &error)?;
+                        return Err(Refusal::new(doing, Errno::ENOENT));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Asks for all objects that `body` describes, again when the kernel says that the list was torn.
+    ///
+    /// # Errors
+    /// The kernel's refusal; `EAGAIN` when the list was torn each time.
+    pub fn dump<M>(&mut self, doing: &str, body: &M) -> Result<Vec<M>, Refusal>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable + Debug + Clone,
+    {
+        for _ in 0..DUMP_TRIES {
+            match self.dump_once(doing, body.clone()) {
+                Ok(list) => return Ok(list),
+                Err(Torn::Refused(refusal)) => return Err(refusal),
+                Err(Torn::Interrupted) => {}
+            }
+        }
+        Err(Refusal { says: Some("the list changed while it was read, each time".to_owned()), ..Refusal::new(doing, Errno::EAGAIN) })
+    }
+
+    fn dump_once<M>(&mut self, doing: &str, body: M) -> Result<Vec<M>, Torn>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable + Debug,
+    {
+        let sent = self.send(vec![Message { doing: doing.to_owned(), flags: NLM_F_REQUEST | NLM_F_DUMP, body }])?;
+        let mut list = Vec::new();
+        let mut torn = false;
+        loop {
+            for answer in self.receive::<M>()? {
+                if position(&sent, answer.header.sequence_number).is_none() {
+                    continue;
+                }
+                torn |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+                match answer.payload {
+                    NetlinkPayload::InnerMessage(body) => list.push(body),
+                    NetlinkPayload::Error(error) => {
+                        verdict(doing, answer.header.flags, &error)?;
+                    }
+                    NetlinkPayload::Done(done) if done.code < 0 => {
+                        return Err(Refusal::new(doing, Errno::from_raw(-done.code)).into());
+                    }
+                    NetlinkPayload::Done(_) => return if torn { Err(Torn::Interrupted) } else { Ok(list) },
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Sends `messages` in one datagram and gives the sequence numbers that they got.
+    pub(in crate::kernel) fn send<M: NetlinkSerializable + Debug>(
+        &mut self,
+        messages: Vec<Message<M>>,
+    ) -> Result<Range<u32>, Refusal> {
+        let first = self.sequence;
+        let mut bytes = Vec::new();
+        for message in messages {
+            let mut header = NetlinkHeader::default();
+            header.flags = message.flags;
+            header.sequence_number = self.sequence;
+            self.sequence += 1;
+            let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message.body));
+            message.finalize();
+            let start = bytes.len();
+            // Each message starts at a multiple of four (netlink(7), NLMSG_ALIGN).
+            bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+            message.serialize(&mut bytes[start..]);
+        }
+        retry(|| self.inner.send_to(&bytes, &SocketAddr::new(0, 0), 0))?;
+        Ok(first..self.sequence)
+    }
+
+    /// Reads one datagram.
+    pub(in crate::kernel) fn receive<M>(&mut self) -> Result<Vec<NetlinkMessage<M>>, Refusal>
+    where
+        M: NetlinkDeserializable + Debug,
+    {
+        self.buffer.clear();
+        let len = retry(|| self.inner.recv(&mut self.buffer, libc::MSG_TRUNC))?;
+        if len > self.buffer.len() {
+            return Err(Refusal::new("read the kernel's answer", Errno::EMSGSIZE));
+        }
+        parse(&self.buffer)
+    }
+}
+
+/// Fails with the first refusal among the answers of a batch.
+///
+/// # Errors
+/// That refusal.
+pub fn all_ok(answers: Vec<Result<(), Refusal>>) -> Result<(), Refusal> {
+    answers.into_iter().collect()
+}
+
+/// Everything in one datagram.
+fn parse<M: NetlinkDeserializable + Debug>(mut bytes: &[u8]) -> Result<Vec<NetlinkMessage<M>>, Refusal> {
+    let mut messages = Vec::new();
+    while bytes.len() >= HEADER {
+        let message = NetlinkMessage::<M>::deserialize(bytes).map_err(|error| Refusal {
+            says: Some(error.to_string()),
+            ..Refusal::new("read the kernel's answer", Errno::EBADMSG)
+        })?;
+        let len = (message.header.length as usize).next_multiple_of(4).max(HEADER);
+        messages.push(message);
+        bytes = bytes.get(len..).unwrap_or_default();
+    }
+    Ok(messages)
+}
+
+pub(in crate::kernel) fn position(sent: &Range<u32>, sequence: u32) -> Option<usize> {
+    sent.contains(&sequence).then(|| (sequence - sent.start) as usize)
+}
+
+/// An acknowledgement, or a refusal with the kernel's words.
+pub(in crate::kernel) fn verdict(doing: &str, flags: u16, error: &ErrorMessage) -> Result<(), Refusal> {
+    let Some(code) = error.code else { return Ok(()) };
+    let attributes = error.header.get(HEADER..).filter(|_| flags & NLM_F_ACK_TLVS != 0).unwrap_or_default();
+    let says = NlasIterator::new(attributes)
+        .flatten()
+        .find(|attribute: &NlaBuffer<&[u8]>| attribute.kind() == NLMSGERR_ATTR_MSG)
+        .map(|attribute| String::from_utf8_lossy(attribute.value()).trim_end_matches('\0').to_owned());
+    Err(Refusal { says, ..Refusal::new(doing, Errno::from_raw(code.get().abs())) })
+}
+
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink_packet_route::RouteNetlinkMessage;
+
+    #[test]
+    fn bytes_that_are_no_messages_are_an_error_not_a_panic() {
+        let mut seed = 7u32;
+        for len in 0..400 {
+            let bytes: Vec<u8> = (0..len)
+                .map(|_| {
+                    seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (seed >> 24) as u8
+                })
+                .collect();
+            let _ = parse::<RouteNetlinkMessage>(&bytes);
+        }
+        assert!(parse::<RouteNetlinkMessage>(&[0; 15]).unwrap().is_empty());
+        assert!(parse::<RouteNetlinkMessage>(&[0; 16]).is_err());
+    }
+}

@@ -1,0 +1,179 @@
+//! Elements of a map: an address, the chain that its packets go to, and whose it is.
+
+use super::object::{Chain, Family, Map, SET, message, octets};
+use super::transaction::Transaction;
+use crate::kernel::netlink::{Message, Socket};
+use crate::kernel::refusal::Refusal;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
+use netlink_packet_netfilter::nftables::{
+    DataAttribute, ListAttribute, NfTablesMessage, SetElementAttribute, SetElementList, SetElementMessage,
+    Verdict, VerdictAttribute,
+};
+use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
+use nix::errno::Errno;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An element as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Element {
+    /// The key.
+    pub address: IpAddr,
+    /// Its owner's tag; empty when it has none.
+    pub tag: String,
+    /// The chain that its packets go to.
+    pub chain: String,
+}
+
+/// `NFTNL_UDATA_SET_ELEM_COMMENT` and, the same number, `NFTNL_UDATA_RULE_COMMENT`.
+const COMMENT: u8 = 0;
+
+/// `text` as user data that `nft` prints as a comment: type, length, text, NUL. Longer text than fits is cut.
+pub(super) fn comment(text: &str) -> Vec<u8> {
+    let mut end = text.len().min(253);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let len = u8::try_from(end + 1).unwrap_or(u8::MAX);
+    let mut bytes = vec![COMMENT, len];
+    bytes.extend_from_slice(&text.as_bytes()[..end]);
+    bytes.push(0);
+    bytes
+}
+
+fn read_comment(mut bytes: &[u8]) -> Option<String> {
+    while let [kind, len, rest @ ..] = bytes {
+        let (value, next) = rest.split_at_checked(usize::from(*len))?;
+        if *kind == COMMENT {
+            return Some(String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned());
+        }
+        bytes = next;
+    }
+    None
+}
+
+fn change(map: &Map, address: IpAddr, rest: Vec<SetElementAttribute>) -> SetElementMessage {
+    let mut element = vec![SetElementAttribute::Key(DataAttribute::Value(octets(address)))];
+    element.extend(rest);
+    SetElementMessage {
+        attributes: vec![
+            SetElementList::Table(map.table.to_owned()),
+            SetElementList::Set(map.name.to_owned()),
+            SetElementList::Elements(vec![ListAttribute::Element(element)]),
+        ],
+    }
+}
+
+/// Adds an element that must not be there yet (`EEXIST`): the packets of `address` go to `chain`.
+pub fn insert_element(transaction: &mut Transaction, map: &Map, address: IpAddr, chain: &Chain, tag: &str) {
+    let goto = vec![VerdictAttribute::Code(Verdict::Goto), VerdictAttribute::Chain(chain.name.to_owned())];
+    let rest = vec![
+        SetElementAttribute::Data(DataAttribute::Verdict(goto)),
+        SetElementAttribute::UserData(comment(tag)),
+    ];
+    transaction.push(message(
+        Family::of(address),
+        format!("add {address} to nf_tables map {} {}", map.table, map.name),
+        SET | NLM_F_CREATE | NLM_F_EXCL,
+        NfTablesMessage::NewSetElement(change(map, address, rest)),
+    ));
+}
+
+/// Deletes an element, which must be there (`ENOENT`).
+pub fn delete_element(transaction: &mut Transaction, map: &Map, address: IpAddr) {
+    transaction.push(message(
+        Family::of(address),
+        format!("delete {address} from nf_tables map {} {}", map.table, map.name),
+        SET,
+        NfTablesMessage::DeleteSetElement(change(map, address, vec![])),
+    ));
+}
+
+/// The element of `address`, if there is one.
+///
+/// # Errors
+/// Any refusal but that there is no such element, map or table.
+pub fn find_element(socket: &mut Socket, map: &Map, address: IpAddr) -> Result<Option<Element>, Refusal> {
+    let body = NfTablesMessage::GetSetElement(change(map, address, vec![]));
+    let body = NetfilterMessage::new(Family::of(address).header(), body);
+    let doing = format!("look up {address} in nf_tables map {} {}", map.table, map.name);
+    match socket.get(Message { doing, flags: NLM_F_REQUEST, body }) {
+        Ok(found) => Ok(read(found).into_iter().next()),
+        Err(refusal) if refusal.errno == Errno::ENOENT => Ok(None),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// All elements of a map; none when there is no such map or table.
+///
+/// # Errors
+/// Any other refusal.
+pub fn elements(socket: &mut Socket, family: Family, map: &Map) -> Result<Vec<Element>, Refusal> {
+    let attributes =
+        vec![SetElementList::Table(map.table.to_owned()), SetElementList::Set(map.name.to_owned())];
+    let body = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
+    let doing = format!("list nf_tables map {} {}", map.table, map.name);
+    match socket.dump(&doing, &NetfilterMessage::new(family.header(), body)) {
+        Ok(found) => Ok(found.into_iter().flat_map(read).collect()),
+        Err(refusal) if refusal.errno == Errno::ENOENT => Ok(vec![]),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+fn read(message: NetfilterMessage) -> Vec<Element> {
+    let NetfilterMessageInner::NfTables(NfTablesMessage::NewSetElement(list)) = message.inner else {
+        return vec![];
+    };
+    let lists = list.attributes.into_iter().filter_map(|attribute| match attribute {
+        SetElementList::Elements(elements) => Some(elements),
+        _ => None,
+    });
+    let elements = lists.flatten().filter_map(|item| match item {
+        ListAttribute::Element(attributes) => read_element(attributes),
+        _ => None,
+    });
+    elements.collect()
+}
+
+fn read_element(attributes: Vec<SetElementAttribute>) -> Option<Element> {
+    let mut address = None;
+    let mut tag = None;
+    let mut chain = None;
+    for attribute in attributes {
+        match attribute {
+            SetElementAttribute::Key(DataAttribute::Value(bytes)) => address = ip(&bytes),
+            SetElementAttribute::UserData(bytes) => tag = read_comment(&bytes),
+            SetElementAttribute::Data(DataAttribute::Verdict(verdict)) => {
+                chain = verdict.into_iter().find_map(|part| match part {
+                    VerdictAttribute::Chain(name) => Some(name),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Some(Element { address: address?, tag: tag.unwrap_or_default(), chain: chain.unwrap_or_default() })
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(Ipv4Addr::from(v4).into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(|v6| Ipv6Addr::from(v6).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{comment, read_comment};
+
+    #[test]
+    fn a_comment_is_read_back_and_a_long_one_is_cut_at_a_character() {
+        assert_eq!(comment("hi"), [0, 3, b'h', b'i', 0]);
+        assert_eq!(read_comment(&comment("cni/net/c1/eth0")).as_deref(), Some("cni/net/c1/eth0"));
+        let long = "ä".repeat(200);
+        assert_eq!(read_comment(&comment(&long)).as_deref(), Some("ä".repeat(126).as_str()));
+        assert_eq!(read_comment(&[1, 1, 9, 0, 2, b'x', 0]).as_deref(), Some("x"));
+        for torn in [&[][..], &[0], &[0, 9, b'x'], &[1, 1, 1]] {
+            assert_eq!(read_comment(torn), None);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Network sysctls, of the calling thread's namespace. A value is read first, and written only when it differs.
+
+use crate::spec::IfName;
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, Read, Seek, Write};
+
+/// A sysctl that the suite reads or sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key<'a> {
+    /// `net.ipv4.ip_forward`
+    ForwardV4,
+    /// `net.ipv6.conf.all.forwarding`
+    ForwardV6,
+    /// `net.ipv4.conf.IFNAME.KEY`
+    V4(&'a IfName, &'static str),
+    /// `net.ipv6.conf.IFNAME.KEY`
+    V6(&'a IfName, &'static str),
+}
+
+impl fmt::Display for Key<'_> {
+    /// With slashes: an interface's name may hold dots.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ForwardV4 => f.write_str("net/ipv4/ip_forward"),
+            Self::ForwardV6 => f.write_str("net/ipv6/conf/all/forwarding"),
+            Self::V4(ifname, key) => write!(f, "net/ipv4/conf/{ifname}/{key}"),
+            Self::V6(ifname, key) => write!(f, "net/ipv6/conf/{ifname}/{key}"),
+        }
+    }
+}
+
+/// The value of `key`.
+///
+/// # Errors
+/// `NotFound` when this kernel, or this namespace, has no such key (IPv6 switched off, for one).
+pub fn read(key: &Key) -> io::Result<String> {
+    Ok(std::fs::read_to_string(format!("/proc/sys/{key}"))?.trim().to_owned())
+}
+
+/// Sees to it that `key` is `value`.
+///
+/// # Errors
+/// As [`read`]; `PermissionDenied` or `ReadOnlyFilesystem` where it may not be written.
+pub fn ensure(key: &Key, value: &str) -> io::Result<()> {
+    let path = format!("/proc/sys/{key}");
+    let opened = OpenOptions::new().read(true).write(true).open(&path);
+    let mut file = match opened {
+        Ok(file) => file,
+        // A value that is right already is enough, even where it can't be written.
+        Err(error) if error.kind() != io::ErrorKind::NotFound && read(key).is_ok_and(|now| now == value) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut now = [0; 32];
+    let len = file.read(&mut now)?;
+    if now[..len].trim_ascii() == value.as_bytes() {
+        return Ok(());
+    }
+    file.rewind()?;
+    file.write_all(value.as_bytes())
+}

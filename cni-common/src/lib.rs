@@ -1,0 +1,19 @@
+//! What every plugin of this suite shares, in rooms that a newcomer can find by name:
+//!
+//! * [`spec`]: the words of the CNI specification. Names, versions, configs, results, errors. Data only, no I/O.
+//! * [`plugin`]: being called. Environment and stdin become a [`plugin::Request`], the plugin's verb runs, its
+//!   answer goes to stdout.
+//! * [`invoke`]: calling one plugin, found along `CNI_PATH`; IPAM delegation.
+//! * [`kernel`]: touching the machine. Network namespaces, sysctls, rtnetlink, nf_tables.
+//! * [`disk`]: the file lock and how a file appears whole or not at all.
+//! * [`undo`]: the rollback stack that makes a failed ADD leave nothing.
+//!
+//! Layers: `spec` knows nobody; `plugin` and `invoke` know `spec`; `kernel`, `disk` and `undo` know only
+//! [`spec::name`] and [`spec::error`].
+
+pub mod disk;
+pub mod invoke;
+pub mod kernel;
+pub mod plugin;
+pub mod spec;
+pub mod undo;

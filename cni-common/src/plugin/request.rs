@@ -1,0 +1,148 @@
+//! One call, as typed values: the plugins see nothing of the environment or stdin but this.
+
+use super::args;
+use super::command::{Command, Var};
+use crate::invoke::PluginPath;
+use crate::spec::conf::NetConf;
+use crate::spec::{Attachment, Code, ContainerId, Coded, Error, IfName, Result};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// The `CNI_*` variables of a call. Empty and unset are the same thing.
+#[derive(Debug, Clone, Default)]
+pub struct Env(HashMap<String, OsString>);
+
+impl Env {
+    /// The variables of this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let cni = |(key, value): (OsString, OsString)| {
+            key.into_string().ok().filter(|key| key.starts_with("CNI_")).map(|key| (key, value))
+        };
+        Self(std::env::vars_os().filter_map(cni).collect())
+    }
+
+    /// The value of `name`, unless it is empty.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&OsString> {
+        self.0.get(name).filter(|value| !value.is_empty())
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let text = value.clone().into_string();
+        text.map(Some).map_err(|raw| Error::new(Code::BAD_ENVIRONMENT, format!("{name} is not UTF-8")).details(format!("{raw:.200?}")))
+    }
+
+    /// Whether the caller says that our own namespace is meant (`CNI_NETNS_OVERRIDE`).
+    pub(super) fn overrides_netns(&self) -> bool {
+        self.get("CNI_NETNS_OVERRIDE").and_then(|value| value.to_str()).is_some_and(|value| {
+            value == "1" || value.eq_ignore_ascii_case("true")
+        })
+    }
+}
+
+impl<K: Into<String>, V: Into<OsString>> FromIterator<(K, V)> for Env {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+    }
+}
+
+/// One call of a plugin.
+#[derive(Debug)]
+pub struct Request {
+    /// The network config.
+    pub conf: NetConf,
+    /// stdin's bytes, which a delegate gets untouched.
+    pub stdin: Vec<u8>,
+    /// Where delegates are looked for.
+    pub path: PluginPath,
+    cni_args: Option<OsString>,
+}
+
+/// What ADD, CHECK and DEL work on.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Network, container, interface.
+    pub attachment: Attachment,
+    /// The container's namespace; on DEL it may be missing.
+    pub netns: Option<PathBuf>,
+}
+
+impl Target {
+    /// The container's namespace as a result names it: the words of `CNI_NETNS`.
+    #[must_use]
+    pub fn sandbox(&self) -> String {
+        self.netns.as_deref().unwrap_or(Path::new("")).to_string_lossy().into_owned()
+    }
+}
+
+impl Request {
+    /// The value of `key` in `CNI_ARGS`.
+    ///
+    /// # Errors
+    /// Code 4: see the module `args`.
+    pub fn arg(&self, key: &str) -> Result<Option<String>> {
+        let text = self.cni_args.clone().unwrap_or_default().into_string();
+        let text = text.map_err(|raw| Error::new(Code::BAD_ENVIRONMENT, "CNI_ARGS is not UTF-8").details(format!("{raw:.200?}")))?;
+        args::find(&text, key)
+    }
+
+    /// Reads stdin for `command` and checks it, in the reference library's order.
+    pub(super) fn read(env: &Env, stdin: &mut dyn Read) -> Result<Self> {
+        let mut bytes = Vec::new();
+        stdin.read_to_end(&mut bytes).io("error reading from stdin")?;
+        let conf = NetConf::parse(&bytes)?;
+        Ok(Self {
+            conf,
+            stdin: bytes,
+            path: PluginPath::new(env.get(Var::Path.name()).cloned()),
+            cni_args: env.get("CNI_ARGS").cloned(),
+        })
+    }
+}
+
+/// The names in the environment, checked: everything of a [`Target`] but the network's name.
+#[derive(Debug)]
+pub(super) struct Names {
+    pub container_id: ContainerId,
+    pub ifname: IfName,
+}
+
+/// Checks the variables that `command` needs, one by one: a malformed name is told before any that are missing.
+pub(super) fn check_env(env: &Env, command: Option<Command>) -> Result<Option<Names>> {
+    let needs = command.map_or(&[][..], Command::needs);
+    let mut missing = Vec::new();
+    let mut names = (None, None);
+    for var in Var::ALL {
+        let value = env.text(var.name())?;
+        match (value, var) {
+            (None, var) if var == Var::Command || needs.contains(&var) => missing.push(var.name()),
+            (Some(text), Var::ContainerId) if needs.contains(&var) => {
+                names.0 = Some(ContainerId::try_from(text.clone()).map_err(|bad| bad_name(var, &text, &bad))?);
+            }
+            (Some(text), Var::IfName) if needs.contains(&var) => {
+                names.1 = Some(IfName::try_from(text.clone()).map_err(|bad| bad_name(var, &text, &bad))?);
+            }
+            _ => {}
+        }
+    }
+    if !missing.is_empty() {
+        let msg = format!("required env variables [{}] missing", missing.join(","));
+        return Err(Error::new(Code::BAD_ENVIRONMENT, msg));
+    }
+    Ok(match names {
+        (Some(container_id), Some(ifname)) => Some(Names { container_id, ifname }),
+        _ => None,
+    })
+}
+
+fn bad_name(var: Var, text: &str, bad: &crate::spec::name::BadName) -> Error {
+    let want = match var {
+        Var::IfName => "an interface name is 1 to 15 bytes without / : or white space, not . or ..",
+        _ => "a container ID is 1 to 255 of a-z A-Z 0-9 _ . - and starts with a letter or digit",
+    };
+    Error::new(Code::BAD_ENVIRONMENT, format!("{} {text:.80?} is invalid: {bad}", var.name())).details(want)
+}

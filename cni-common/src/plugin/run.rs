@@ -1,0 +1,194 @@
+//! The edge of the process: the only place that reads stdin, writes stdout and picks the exit code.
+
+use super::command::{Command, Var};
+use super::request::{Env, Request, Target, check_env};
+use crate::kernel::netns;
+use crate::spec::{Attachment, Code, Error, Result, SpecVersion, Success, compat};
+use crate::undo::Undo;
+use std::io::{Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+/// What an ADD made, and how to take it back should the result not reach the runtime.
+pub struct Added {
+    /// The result to print.
+    pub success: Success,
+    /// Run unless the result was printed.
+    pub undo: Undo,
+}
+
+/// A CNI plugin. [`run`] has checked the environment, the config's shared keys, and that this version of the
+/// specification has the command; VERSION it answers by itself.
+pub trait Plugin {
+    /// The name under which the plugin introduces itself.
+    fn name(&self) -> &'static str;
+
+    /// Attaches the container.
+    fn add(&self, request: &Request, target: &Target) -> Result<Added>;
+
+    /// Detaches it. What is already gone is no error.
+    fn del(&self, request: &Request, target: &Target) -> Result<()>;
+
+    /// Looks whether the attachment is as ADD left it.
+    fn check(&self, request: &Request, target: &Target) -> Result<()>;
+
+    /// Frees what belongs to the network and to none of the attachments `valid`.
+    fn gc(&self, request: &Request, valid: &[Attachment]) -> Result<()>;
+
+    /// Fails when an ADD could not succeed now. Changes nothing.
+    fn status(&self, request: &Request) -> Result<()>;
+}
+
+/// What goes to stdout, and the exit code.
+pub struct Reply {
+    /// JSON, or nothing.
+    pub stdout: String,
+    /// What goes to stderr besides what the verb logged.
+    pub stderr: String,
+    /// Whether the exit code is 0.
+    pub ok: bool,
+    undo: Undo,
+}
+
+impl Reply {
+    fn ok(stdout: String, undo: Undo) -> Self {
+        Self { stdout, stderr: String::new(), ok: true, undo }
+    }
+
+    fn failed(error: &Error, version: SpecVersion) -> Self {
+        Self { stdout: error.to_json(version), stderr: String::new(), ok: false, undo: Undo::default() }
+    }
+
+    /// The result has reached the runtime: what was made stays.
+    pub fn commit(self) {
+        self.undo.commit();
+    }
+}
+
+/// Runs `plugin` as this process: the whole of a plugin's `main`.
+#[must_use]
+pub fn run(plugin: &dyn Plugin) -> ExitCode {
+    let reply = serve(plugin, &Env::of_process(), &mut std::io::stdin().lock());
+    eprint!("{}", reply.stderr);
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(reply.stdout.as_bytes()).and_then(|()| stdout.flush());
+    match (written, reply.ok) {
+        (Ok(()), true) => {
+            reply.commit();
+            ExitCode::SUCCESS
+        }
+        (Ok(()), false) => ExitCode::FAILURE,
+        (Err(error), _) => {
+            eprintln!("{}: the result could not be written, undoing: {error}", plugin.name());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Answers one call. Nothing is printed; a panic inside the plugin becomes an error of code 999.
+pub fn serve(plugin: &dyn Plugin, env: &Env, stdin: &mut dyn Read) -> Reply {
+    if env.get(Var::Command.name()).is_none() {
+        return about(plugin);
+    }
+    // Errors name the version in use; until the config is read, that is our newest.
+    let mut version = SpecVersion::LATEST;
+    let answer = catch_unwind(AssertUnwindSafe(|| answer(plugin, env, stdin, &mut version)));
+    match answer {
+        Ok(Ok((stdout, undo))) => Reply::ok(stdout, undo),
+        Ok(Err(error)) => Reply::failed(&error, version),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            let error = Error::new(Code::INTERNAL, format!("bug in the {} plugin, please report it", plugin.name()));
+            Reply::failed(&error.details(text), version)
+        }
+    }
+}
+
+/// Called by hand, or by Nomad, which reads the version out of it. stdin is left alone.
+fn about(plugin: &dyn Plugin) -> Reply {
+    let versions = SpecVersion::ALL.map(SpecVersion::as_str).join(", ");
+    let stderr = format!(
+        "CNI {} plugin v{}\nCNI protocol versions supported: {versions}\n",
+        plugin.name(),
+        env!("CARGO_PKG_VERSION")
+    );
+    Reply { stderr, ..Reply::ok(String::new(), Undo::default()) }
+}
+
+fn answer(
+    plugin: &dyn Plugin,
+    env: &Env,
+    stdin: &mut dyn Read,
+    version: &mut SpecVersion,
+) -> Result<(String, Undo)> {
+    let word = env.get(Var::Command.name()).map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    let command = Command::parse(&word);
+    let names = check_env(env, command)?;
+    if command == Some(Command::Version) {
+        return Ok((supported_versions(), Undo::default()));
+    }
+    let request = Request::read(env, stdin)?;
+    *version = request.conf.version;
+    let Some(command) = command else {
+        let msg = format!("unknown CNI_COMMAND: {word:.80}");
+        return Err(Error::new(Code::BAD_ENVIRONMENT, msg).details("want ADD, DEL, CHECK, GC, STATUS or VERSION"));
+    };
+    if request.conf.version < command.since() {
+        let msg = format!("config version does not allow {command}");
+        let details = format!("cniVersion is {}, {command} came with {}", request.conf.version, command.since());
+        return Err(Error::new(Code::INCOMPATIBLE_VERSION, msg).details(details));
+    }
+    let target = names.map(|names| Target {
+        attachment: Attachment {
+            network: request.conf.name.clone(),
+            container_id: names.container_id,
+            ifname: names.ifname,
+        },
+        netns: env.get(Var::Netns.name()).map(Into::into),
+    });
+    let silent = |result: Result<()>| result.map(|()| (String::new(), Undo::default()));
+    match (command, target) {
+        (Command::Add, Some(target)) => {
+            let target = refuse_own_netns(env, target)?;
+            let Added { success, undo } = plugin.add(&request, &target)?;
+            Ok((compat::to_json(&success, request.conf.version)?, undo))
+        }
+        (Command::Check, Some(target)) => silent(plugin.check(&request, &refuse_own_netns(env, target)?)),
+        (Command::Del, Some(target)) => silent(plugin.del(&request, &forget_own_netns(env, target))),
+        (Command::Gc, _) => silent(plugin.gc(&request, &request.conf.valid_attachments()?)),
+        (Command::Status, _) => silent(plugin.status(&request)),
+        (Command::Add | Command::Check | Command::Del, None) | (Command::Version, _) => {
+            Err(Error::new(Code::INTERNAL, format!("{command} got past the check of its variables")))
+        }
+    }
+}
+
+fn supported_versions() -> String {
+    let list: Vec<_> = SpecVersion::ALL.iter().map(|version| format!("\"{version}\"")).collect();
+    format!("{{\"cniVersion\":\"{}\",\"supportedVersions\":[{}]}}\n", SpecVersion::LATEST, list.join(","))
+}
+
+/// Before any work: configuring the host as if it were a container would take it off the network.
+fn refuse_own_netns(env: &Env, target: Target) -> Result<Target> {
+    if is_own_netns(env, &target) {
+        let msg = "plugin's netns and netns from CNI_NETNS should not be the same";
+        let details = format!("CNI_NETNS is {}; CNI_NETNS_OVERRIDE=1 allows it", target.sandbox());
+        return Err(Error::new(Code::INVALID_NETNS, msg).details(details));
+    }
+    Ok(target)
+}
+
+/// A DEL whose namespace is our own (a process ID used again, say) still frees what the attachment owns, but
+/// deletes no interface by its name.
+fn forget_own_netns(env: &Env, target: Target) -> Target {
+    if !is_own_netns(env, &target) {
+        return target;
+    }
+    eprintln!("DEL of {}: CNI_NETNS is the plugin's own namespace, taken as gone", target.attachment);
+    Target { netns: None, ..target }
+}
+
+fn is_own_netns(env: &Env, target: &Target) -> bool {
+    !env.overrides_netns() && target.netns.as_deref().is_some_and(netns::is_own)
+}

@@ -1,0 +1,65 @@
+//! The versions of the specification that this suite speaks: all seven that were ever released.
+
+use super::error::{Code, Error};
+use std::fmt;
+
+/// A released version of the CNI specification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SpecVersion {
+    /// 0.1.0, also what a config without `cniVersion` means.
+    V0_1_0,
+    /// 0.2.0: adds VERSION.
+    V0_2_0,
+    /// 0.3.0: results with interfaces and any number of addresses.
+    V0_3_0,
+    /// 0.3.1
+    V0_3_1,
+    /// 0.4.0: adds CHECK, and prevResult on DEL.
+    V0_4_0,
+    /// 1.0.0: no more `version` in an address.
+    V1_0_0,
+    /// 1.1.0: adds GC and STATUS.
+    V1_1_0,
+}
+
+impl SpecVersion {
+    /// Every version, oldest first.
+    pub const ALL: [Self; 7] =
+        [Self::V0_1_0, Self::V0_2_0, Self::V0_3_0, Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
+
+    /// The newest version.
+    pub const LATEST: Self = Self::V1_1_0;
+
+    /// The version as configs and results write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V0_1_0 => "0.1.0",
+            Self::V0_2_0 => "0.2.0",
+            Self::V0_3_0 => "0.3.0",
+            Self::V0_3_1 => "0.3.1",
+            Self::V0_4_0 => "0.4.0",
+            Self::V1_0_0 => "1.0.0",
+            Self::V1_1_0 => "1.1.0",
+        }
+    }
+
+    /// The version that `text` names exactly; the empty text means 0.1.0.
+    ///
+    /// # Errors
+    /// Code 1 when no release has that name (`1.0` is none).
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let text = if text.is_empty() { "0.1.0" } else { text };
+        Self::ALL.into_iter().find(|version| version.as_str() == text).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.iter().map(|version| format!("\"{version}\"")).collect();
+            Error::new(Code::INCOMPATIBLE_VERSION, "incompatible CNI versions")
+                .details(format!("config is {text:?}, plugin supports [{}]", known.join(" ")))
+        })
+    }
+}
+
+impl fmt::Display for SpecVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
