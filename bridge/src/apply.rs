@@ -35,22 +35,39 @@ struct BridgeChanges {
 }
 
 /// The bridge, and what was changed about it.
-pub struct Bridge {
-    /// The bridge's name.
-    pub name: IfName,
+pub struct Bridge<'a> {
+    name: IfName,
     link: Link,
     changes: Arc<Mutex<BridgeChanges>>,
     /// Held until our port is on the bridge: nobody deletes a bridge that others are about to use.
-    _in_use: File,
+    _in_use: InUse<'a>,
 }
 
-impl Bridge {
+/// Shared by all ADDs between their look at the bridge and their port on it.
+struct InUse<'a>(&'a File);
+
+impl<'a> InUse<'a> {
+    /// A flock(2) on the namespace itself: no file is needed, and each namespace has its own.
+    fn lock(own: &'a File) -> Result<Self> {
+        FileExt::lock_shared(own).io("lock the network namespace")?;
+        Ok(Self(own))
+    }
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        // Closing the file lets go of the lock anyway.
+        let _ = FileExt::unlock(self.0);
+    }
+}
+
+impl<'a> Bridge<'a> {
     /// Sees to it that the bridge is there and up. One that is right already is not written to.
     ///
     /// # Errors
     /// Code 7 when a link of that name is no bridge; code 5: what the kernel says.
-    pub fn ensure(host: &mut Socket, conf: &Conf, undo: &mut Undo) -> Result<Self> {
-        let in_use = open_own().and_then(|own| own.lock_shared().map(|()| own)).io("lock the network namespace")?;
+    pub fn ensure(host: &mut Socket, conf: &Conf, netns: &'a Netns, undo: &mut Undo) -> Result<Self> {
+        let in_use = InUse::lock(netns.own())?;
         let (link, made) = find_or_make(host, conf)?;
         if !made {
             let missing = [
@@ -82,10 +99,10 @@ impl Bridge {
     ) -> Result<AttachedBridge> {
         let pair = VethPair {
             host: &veth.host,
-            host_mac: random_mac()?,
+            host_mac: random_mac(),
             bridge: self.link.index,
             container: &veth.attachment.ifname,
-            container_mac: veth.mac.map_or_else(random_mac, Ok)?,
+            container_mac: veth.mac.unwrap_or_else(random_mac),
             netns: netns.as_raw_fd(),
             mtu: veth.mtu,
         };
@@ -135,8 +152,11 @@ impl AttachedBridge {
             }
         }
         let families = [(true, Key::ForwardV4), (false, Key::ForwardV6)];
-        for (_, key) in families.iter().filter(|(v4, _)| plan.gateways.iter().any(|net| net.addr().is_ipv4() == *v4)) {
-            sysctl::ensure(key, "1").io(format!("failed to enable forwarding: write 1 to /proc/sys/{key}"))?;
+        for (_, key) in
+            families.iter().filter(|(v4, _)| plan.gateways.iter().any(|net| net.addr().is_ipv4() == *v4))
+        {
+            sysctl::ensure(key, "1")
+                .io(format!("failed to enable forwarding: write 1 to /proc/sys/{key}"))?;
         }
         Ok(())
     }
@@ -145,17 +165,8 @@ impl AttachedBridge {
     /// cache a gateway's address, so from here on it stays.
     fn pin_mac(&self, host: &mut Socket) -> Result<()> {
         let now = link::find_index(host, self.link.index)?.and_then(|link| link.mac);
-        let mac = now.filter(|mac| *mac != MacAddr::ZERO).map_or_else(random_mac, Ok)?;
+        let mac = now.filter(|mac| *mac != MacAddr::ZERO).unwrap_or_else(random_mac);
         Ok(host.ack(link::set_mac(self.link.index, mac))?)
-    }
-
-    /// The bridge as it is now: addresses change while ports come and go.
-    ///
-    /// # Errors
-    /// Code 5 when it has gone.
-    pub fn look(&self, host: &mut Socket) -> Result<Link> {
-        let found = link::find_index(host, self.link.index)?;
-        found.ok_or_else(|| Error::new(Code::IO, format!("the bridge {} was deleted meanwhile", self.name)))
     }
 }
 
@@ -166,12 +177,16 @@ fn find_or_make(host: &mut Socket, conf: &Conf) -> Result<(Link, bool)> {
         if let Some(link) = link::find(host, &conf.bridge)? {
             if !link.is_bridge() {
                 let kind = link.kind.map_or("no bridge".to_owned(), |kind| format!("a {kind}"));
-                return Err(Error::config(format!("failed to create bridge: {:?} already exists but is not a bridge", conf.bridge.as_str()))
-                    .details(format!("it is {kind}; give the network another name in \"bridge\"")));
+                return Err(Error::config(format!(
+                    "failed to create bridge: {:?} already exists but is not a bridge",
+                    conf.bridge.as_str()
+                ))
+                .details(format!("it is {kind}; give the network another name in \"bridge\"")));
             }
             return Ok((link, made));
         }
-        let bridge = link::create_bridge(&conf.bridge, random_mac()?, conf.mtu, conf.reflect == Reflect::Promisc);
+        let bridge =
+            link::create_bridge(&conf.bridge, random_mac(), conf.mtu, conf.reflect == Reflect::Promisc);
         match host.ack(bridge) {
             Err(refusal) if refusal.errno == Errno::EEXIST => {}
             other => {
@@ -191,7 +206,7 @@ fn undo_bridge(name: &IfName, changes: &Mutex<BridgeChanges>) -> anyhow::Result<
         return Ok(());
     }
     let own = open_own()?;
-    if own.try_lock_exclusive().is_err() {
+    if FileExt::try_lock_exclusive(&own).is_err() {
         return Ok(());
     }
     let mut host = Socket::route()?;
@@ -247,7 +262,12 @@ impl<'a> Veth<'a> {
     ///
     /// # Errors
     /// Code 101 when it is: nothing of a living attachment is touched.
-    pub fn plan(host: &mut Socket, inside: &mut Socket, conf: &Conf, attachment: &'a Attachment) -> Result<Self> {
+    pub fn plan(
+        host: &mut Socket,
+        inside: &mut Socket,
+        conf: &Conf,
+        attachment: &'a Attachment,
+    ) -> Result<Self> {
         if link::find(inside, &attachment.ifname)?.is_some() {
             let msg = format!("the interface {} already exists in the container", attachment.ifname);
             return Err(Error::new(Code::ALREADY_ADDED, msg)
@@ -269,8 +289,11 @@ fn free_name(host: &mut Socket, attachment: &Attachment) -> Result<IfName> {
         match link::find(host, &name)? {
             None => return Ok(name),
             Some(link) if link.alias.as_ref() == Some(&tag) => {
-                return Err(Error::new(Code::ALREADY_ADDED, format!("{attachment} already has the host veth {name}"))
-                    .details("DEL the attachment before it is added again"));
+                return Err(Error::new(
+                    Code::ALREADY_ADDED,
+                    format!("{attachment} already has the host veth {name}"),
+                )
+                .details("DEL the attachment before it is added again"));
             }
             Some(_) => {}
         }
@@ -295,7 +318,9 @@ impl Inside<'_> {
     /// Code 5 when it has gone.
     pub fn look(&mut self) -> Result<Link> {
         let found = link::find(&mut self.socket, self.ifname)?;
-        found.ok_or_else(|| Error::new(Code::IO, format!("{} was deleted inside the container meanwhile", self.ifname)))
+        found.ok_or_else(|| {
+            Error::new(Code::IO, format!("{} was deleted inside the container meanwhile", self.ifname))
+        })
     }
 
     /// Sets the interface up, without addresses.
@@ -313,12 +338,14 @@ impl Inside<'_> {
     pub fn configure(&mut self, index: u32, plan: &L3, dad: Dad) -> Result<()> {
         let (ifname, has_v6) = (self.ifname, plan.has_v6());
         self.netns.run(|| set_sysctls(ifname, has_v6, dad))?;
-        let mut batch: Vec<_> = plan.ips.iter().map(|ip| addr::add(index, ip.address, dad)).collect();
+        let mut batch = vec![link::announce_addresses(index)];
+        batch.extend(plan.ips.iter().map(|ip| addr::add(index, ip.address, dad)));
         batch.push(link::set_up(index, true));
         batch.extend(plan.routes.iter().map(|route| route::add(index, route, plan.gateway_for(&route.dst))));
         all_ok(self.socket.batch(batch)?).map_err(|refusal| {
             let exists = refusal.errno == Errno::EEXIST;
-            let error = Error::from(refusal).context(format!("failed to configure {ifname} inside the container"));
+            let error =
+                Error::from(refusal).context(format!("failed to configure {ifname} inside the container"));
             if exists { error.context("two routes or addresses of the network are the same") } else { error }
         })?;
         if has_v6 && dad == Dad::AsConfigured {
@@ -338,9 +365,13 @@ impl Inside<'_> {
             }
             Ok((!addresses.iter().any(|addr| addr.tentative)).then_some(Ok(())))
         });
-        let settled = settled.map_err(|refusal| Error::from(refusal).context("duplicate address detection did not end"))?;
+        let settled = settled
+            .map_err(|refusal| Error::from(refusal).context("duplicate address detection did not end"))?;
         settled.map_err(|net| {
-            Error::new(Code::IO, format!("duplicate address: somebody on the network already has {}", net.addr()))
+            Error::new(
+                Code::IO,
+                format!("duplicate address: somebody on the network already has {}", net.addr()),
+            )
         })
     }
 }
@@ -353,37 +384,48 @@ fn set_sysctls(ifname: &IfName, has_v6: bool, dad: Dad) -> Result<()> {
             sysctl::ensure(&Key::V6(name, "disable_ipv6"), "0").io(format!("switch IPv6 on for {name}"))?;
         }
         let keep = Key::V6(ifname, "keep_addr_on_down");
-        sysctl::ensure(&keep, "1").io(format!("failed to enable keep_addr_on_down for interface {ifname}"))?;
+        sysctl::ensure(&keep, "1")
+            .io(format!("failed to enable keep_addr_on_down for interface {ifname}"))?;
     }
-    let mut wanted = vec![(Key::V4(ifname, "arp_notify"), "1")];
-    match dad {
-        Dad::AsConfigured => {
-            wanted.extend([(Key::V6(ifname, "enhanced_dad"), "1"), (Key::V6(ifname, "accept_dad"), "1")]);
-        }
-        Dad::Off => wanted.push((Key::V6(ifname, "accept_dad"), "0")),
-    }
+    let wanted = match dad {
+        Dad::AsConfigured => &[("enhanced_dad", "1"), ("accept_dad", "1")][..],
+        Dad::Off => &[("accept_dad", "0")],
+    };
     for (key, value) in wanted {
         // Without IPv6, or with a read-only /proc/sys, the container works all the same.
-        let _ = sysctl::ensure(&key, value);
+        let _ = sysctl::ensure(&Key::V6(ifname, key), value);
     }
     Ok(())
 }
 
-/// Waits until the bridge port is up, and says how it is then.
+/// Waits until the bridge port is up, and says how it and the bridge are then: a bridge's address may change while
+/// ports come and go.
 ///
 /// # Errors
-/// Code 5 when it does not come up in time.
-pub fn await_port(host: &mut Socket, name: &IfName) -> Result<Link> {
-    let mut look = || {
-        let link = link::find(host, name)?;
-        link.ok_or_else(|| Refusal::new(format!("look up link {name}"), Errno::ENODEV))
-    };
-    // It mostly is by now.
-    let link = look()?;
-    if link.running {
-        return Ok(link);
+/// Code 5 when the port does not come up in time, or either was deleted meanwhile.
+pub fn await_port(host: &mut Socket, port: &IfName, bridge: &IfName) -> Result<(Link, Link)> {
+    // It mostly is up by now.
+    if let Some(links) = look_at_both(host, port, bridge)? {
+        return Ok(links);
     }
     let mut events = Socket::route()?;
-    let up = event::wait(&mut events, Group::Link, PATIENCE, || Ok(Some(look()?).filter(|link| link.running)));
-    Ok(up.map_err(|refusal| Error::from(refusal).context(format!("bridge port {name} does not come up")))?)
+    let up = event::wait(&mut events, Group::Link, PATIENCE, || look_at_both(host, port, bridge));
+    up.map_err(|refusal| Error::from(refusal).context(format!("bridge port {port} does not come up")))
+}
+
+fn look_at_both(host: &mut Socket, port: &IfName, bridge: &IfName) -> Result<Option<(Link, Link)>, Refusal> {
+    let links = look(host, port, bridge)?;
+    Ok(links.0.running.then_some(links))
+}
+
+/// The bridge port and the bridge as they are now.
+///
+/// # Errors
+/// `ENODEV` when either is gone.
+pub fn look(host: &mut Socket, port: &IfName, bridge: &IfName) -> Result<(Link, Link), Refusal> {
+    let mut found = link::find_all(host, &[port, bridge])?.into_iter();
+    match (found.next().flatten(), found.next().flatten()) {
+        (Some(port), Some(bridge)) => Ok((port, bridge)),
+        _ => Err(Refusal::new(format!("{port} or {bridge} was deleted meanwhile"), Errno::ENODEV)),
+    }
 }

@@ -65,7 +65,8 @@ impl Check<'_> {
 
     fn bridge(&self, host: &mut Socket) -> Result<Link> {
         let name = &self.conf.bridge;
-        let link = link::find(host, name)?.ok_or_else(|| differs(format!("bridge {name}"), "a bridge", "nothing"))?;
+        let link = link::find(host, name)?
+            .ok_or_else(|| differs(format!("bridge {name}"), "a bridge", "nothing"))?;
         let kind = link.kind.clone().unwrap_or_else(|| "no virtual link".to_owned());
         same(format!("kind of {name}"), "bridge".to_owned(), kind)?;
         same(format!("state of bridge {name}"), "up", if link.up { "up" } else { "down" })?;
@@ -80,11 +81,15 @@ impl Check<'_> {
 
     fn container(&self, inside: &mut Socket) -> Result<Link> {
         let ifname = &self.attachment.ifname;
-        let listed = self.prev.interfaces.iter().find(|one| one.name == ifname.as_str() && !one.sandbox.is_empty());
         let listed =
-            listed.ok_or_else(|| differs("prevResult", format!("the interface {ifname}"), "no such interface"))?;
+            self.prev.interfaces.iter().find(|one| one.name == ifname.as_str() && !one.sandbox.is_empty());
+        let listed = listed
+            .ok_or_else(|| differs("prevResult", format!("the interface {ifname}"), "no such interface"))?;
         if listed.sandbox != self.sandbox {
-            let msg = format!("Sandbox in prevResult {} doesn't match configured netns: {}", listed.sandbox, self.sandbox);
+            let msg = format!(
+                "Sandbox in prevResult {} doesn't match configured netns: {}",
+                listed.sandbox, self.sandbox
+            );
             return Err(Error::new(Code::NOT_AS_ADDED, msg));
         }
         let link = link::find(inside, ifname)?;
@@ -106,11 +111,18 @@ impl Check<'_> {
             differs(format!("host end of {}", container.name), "a veth on the host", "nothing")
         })?;
         let name = &peer.name;
-        let listed = self.on_host(name).ok_or_else(|| differs("prevResult", format!("the host veth {name}"), "no such interface"))?;
+        let listed = self
+            .on_host(name)
+            .ok_or_else(|| differs("prevResult", format!("the host veth {name}"), "no such interface"))?;
         same_mac(&peer, listed)?;
         if peer.master != Some(bridge.index) {
-            let found = peer.master.map_or("no bridge".to_owned(), |index| format!("the link with index {index}"));
-            return Err(differs(format!("bridge of {name}"), format!("{} (index {})", bridge.name, bridge.index), found));
+            let found =
+                peer.master.map_or("no bridge".to_owned(), |index| format!("the link with index {index}"));
+            return Err(differs(
+                format!("bridge of {name}"),
+                format!("{} (index {})", bridge.name, bridge.index),
+                found,
+            ));
         }
         same(format!("hairpin mode of {name}"), self.conf.reflect == Reflect::Hairpin, peer.hairpin)?;
         same(format!("port isolation of {name}"), self.conf.port_isolation, peer.isolated)
@@ -120,14 +132,15 @@ impl Check<'_> {
     fn own_ips(&self) -> impl Iterator<Item = &IpConfig> {
         let is_ours = |index: i64| {
             let interface = usize::try_from(index).ok().and_then(|index| self.prev.interfaces.get(index));
-            interface.is_some_and(|one| one.name == self.attachment.ifname.as_str() && one.sandbox == self.sandbox)
+            interface
+                .is_some_and(|one| one.name == self.attachment.ifname.as_str() && one.sandbox == self.sandbox)
         };
         self.prev.ips.iter().filter(move |ip| ip.interface.is_none_or(is_ours))
     }
 
     fn addresses(&self, inside: &mut Socket, container: &Link) -> Result<()> {
         let have: Vec<IpNet> = addr::list(inside, container.index)?.iter().map(|addr| addr.net).collect();
-        for ip in self.own_ips().filter(|ip| !have.contains(&ip.address)) {
+        if let Some(ip) = self.own_ips().find(|ip| !have.contains(&ip.address)) {
             return Err(differs(format!("addresses of {}", container.name), ip.address, list(&have)));
         }
         Ok(())
@@ -136,8 +149,11 @@ impl Check<'_> {
     fn routes(&self, inside: &mut Socket) -> Result<()> {
         let have = route::list(inside)?;
         for wanted in &self.prev.routes {
-            let same_dst: Vec<_> =
-                have.iter().map(|found| &found.route).filter(|found| found.dst == wanted.dst.trunc()).collect();
+            let same_dst: Vec<_> = have
+                .iter()
+                .map(|found| &found.route)
+                .filter(|found| found.dst == wanted.dst.trunc())
+                .collect();
             if !same_dst.iter().any(|found| fulfils(found, wanted)) {
                 let found: Vec<String> = same_dst.into_iter().map(show_route).collect();
                 return Err(differs("routes in the container", show_route(wanted), list(&found)));
@@ -189,7 +205,8 @@ fn fulfils(found: &Route, wanted: &Route) -> bool {
 }
 
 fn show_route(route: &Route) -> String {
-    let optional = |name: &str, value: Option<String>| value.map_or(String::new(), |value| format!(" {name} {value}"));
+    let optional =
+        |name: &str, value: Option<String>| value.map_or(String::new(), |value| format!(" {name} {value}"));
     let number = |name: &str, value: u32| optional(name, (value != 0).then(|| value.to_string()));
     format!(
         "{}{}{}{}{}{}{}",

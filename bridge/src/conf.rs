@@ -11,6 +11,7 @@ use serde_json::Value;
 const MTU: std::ops::RangeInclusive<i64> = 68..=65535;
 
 /// A config, checked.
+#[allow(clippy::struct_excessive_bools, reason = "each is a key of its own, and any combination is allowed")]
 #[derive(Debug)]
 pub struct Conf {
     /// The bridge.
@@ -65,6 +66,7 @@ pub enum Layer {
     },
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "the config's keys as they stand")]
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Wire {
@@ -117,9 +119,8 @@ impl Conf {
         let wire: Wire = request.conf.decode()?;
         refuse_unsupported(&wire)?;
         let name = wire.bridge.as_deref().unwrap_or("cni0");
-        let bridge = IfName::try_from(name).map_err(|bad| {
-            Error::config(format!("bridge: {name:.80?} is no name for a link: {bad}"))
-        })?;
+        let bridge = IfName::try_from(name)
+            .map_err(|bad| Error::config(format!("bridge: {name:.80?} is no name for a link: {bad}")))?;
         let conf = Self {
             bridge,
             is_gateway: wire.is_gateway || wire.is_default_gateway,
@@ -136,7 +137,9 @@ impl Conf {
         };
         let version = request.conf.version;
         if compat::needs_address(version) && matches!(conf.layer, Layer::L2 { .. }) {
-            let details = format!("without ipam there are no addresses, and a result of cniVersion {version} is nothing else; use 0.3.0 or newer");
+            let details = format!(
+                "without ipam there are no addresses, and a result of cniVersion {version} is nothing else; use 0.3.0 or newer"
+            );
             return Err(Error::config("cannot convert: no valid IP addresses").details(details));
         }
         Ok(conf)
@@ -158,7 +161,8 @@ fn refuse_unsupported(wire: &Wire) -> Result<()> {
         Wire { ip_masq_backend: Some(backend), .. } => match backend.as_str() {
             "nftables" => Ok(()),
             "iptables" => Err(refuse("ipMasqBackend", "\"iptables\"".to_owned())),
-            other => Err(Error::config(format!("unknown ipmasq backend {other:.80?}")).details("ipMasqBackend is \"nftables\"")),
+            other => Err(Error::config(format!("unknown ipmasq backend {other:.80?}"))
+                .details("ipMasqBackend is \"nftables\"")),
         },
         _ => Ok(()),
     }

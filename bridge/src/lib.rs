@@ -58,7 +58,7 @@ impl Plugin for Bridge {
             Layer::L3 { ipam } => Some(Ipam::find(request, ipam)?.start_add()?),
             Layer::L2 { .. } => None,
         };
-        let bridge = HostBridge::ensure(&mut host, &conf, &mut undo)?;
+        let bridge = HostBridge::ensure(&mut host, &conf, &netns, &mut undo)?;
         let bridge = bridge.attach(&mut host, &veth, &netns, &mut undo)?;
         let container = inside.look()?;
 
@@ -75,12 +75,13 @@ impl Plugin for Bridge {
         if conf.ip_masq && !l3.ips.is_empty() {
             masquerade(attachment, &l3, &mut undo)?;
         }
-        let port = match conf.layer {
-            Layer::L2 { up: false } => link::find(&mut host, &veth.host)?.unwrap_or_default(),
-            _ => await_port(&mut host, &veth.host)?,
+        let (port, bridge) = match conf.layer {
+            // The other end stays down, and so does this one.
+            Layer::L2 { up: false } => apply::look(&mut host, &veth.host, &conf.bridge)?,
+            _ => await_port(&mut host, &veth.host, &conf.bridge)?,
         };
         let dns = conf.dns.or(&ipam.unwrap_or_default().dns);
-        let links = [bridge.look(&mut host)?, port, container];
+        let links = [bridge, port, container];
         Ok(Added { success: result(&links, &target.sandbox(), l3, dns), undo })
     }
 
@@ -110,7 +111,8 @@ impl Plugin for Bridge {
         }
         let prev = request.conf.prev_result()?;
         let prev = prev.ok_or_else(|| Error::config("Required prevResult missing"))?;
-        let check = Check { conf: &conf, attachment: &target.attachment, sandbox: &target.sandbox(), prev: &prev };
+        let check =
+            Check { conf: &conf, attachment: &target.attachment, sandbox: &target.sandbox(), prev: &prev };
         check.run(&netns)
     }
 
@@ -118,11 +120,12 @@ impl Plugin for Bridge {
         refuse_as_ipam(self.name())?;
         let network = &request.conf.name;
         let valid: HashSet<String> = valid.iter().map(Attachment::tag).collect();
+        let is_orphan = |tag: &str| network.owns_tag(tag) && !valid.contains(tag);
         let mut outcome = Outcome::default();
         if nft::available().is_ok() {
-            outcome.note(masq::gc(network, &valid).map_err(Error::from));
+            outcome.note(masq::gc(network, is_orphan).map_err(Error::from));
         }
-        outcome.note(delete_orphans(|tag| network.owns_tag(tag) && !valid.contains(tag)));
+        outcome.note(delete_orphans(is_orphan));
         outcome.note(CleanupConf::read(&request.conf).and_then(|conf| match conf.ipam {
             Some(name) => Ipam::find(request, &name)?.call(Command::Gc),
             None => Ok(()),
@@ -184,7 +187,8 @@ fn refuse_reserved(ifname: &IfName) -> Result<()> {
 
 fn masquerade(attachment: &Attachment, l3: &L3, undo: &mut Undo) -> Result<()> {
     let nets = l3.nets();
-    masq::add(attachment, &nets).map_err(|refusal| Error::from(refusal).context("failed to set up ipMasq"))?;
+    masq::add(attachment, &nets)
+        .map_err(|refusal| Error::from(refusal).context("failed to set up ipMasq"))?;
     let (attachment, known) = (attachment.clone(), nets.iter().map(ipnet::IpNet::addr).collect::<Vec<_>>());
     undo.push("masquerading", move || Ok(masq::delete(&attachment, &known)?));
     Ok(())

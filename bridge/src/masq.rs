@@ -21,15 +21,14 @@
 
 use cni_common::kernel::netlink::Socket;
 use cni_common::kernel::nft::{
-    Chain, Element, Family, Map, Match, NatHook, Rule, Transaction, Verdict, chains, delete_chain, delete_element,
-    elements, find_element, insert_element,
+    Chain, Element, Family, Map, Match, NatHook, Rule, Transaction, Verdict, chains, delete_chain,
+    delete_element, elements, find_element, insert_element,
 };
 use cni_common::kernel::{Refusal, absent_ok};
 use cni_common::spec::name::digest;
 use cni_common::spec::{Attachment, NetworkName};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::errno::Errno;
-use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const TABLE: &str = "cni_masquerade";
@@ -63,7 +62,9 @@ pub fn add(attachment: &Attachment, nets: &[IpNet]) -> Result<(), Refusal> {
     for _ in 0..TRIES {
         let mut transaction = Transaction::default();
         match &result {
-            Err(refusal) if refusal.errno == Errno::ENOENT => set_up(&mut transaction, &attachment.network, nets),
+            Err(refusal) if refusal.errno == Errno::ENOENT => {
+                set_up(&mut transaction, &attachment.network, nets);
+            }
             Err(refusal) if refusal.errno == Errno::EEXIST => {
                 take_over(&mut socket, &mut transaction, attachment, nets)?;
             }
@@ -138,7 +139,10 @@ fn take_over(
 ) -> Result<(), Refusal> {
     for net in nets {
         if let Some(stale) = find_element(socket, &SOURCES, net.addr())? {
-            eprintln!("bridge: {} was still masqueraded for {:?}, taken over by {attachment}", stale.address, stale.tag);
+            eprintln!(
+                "bridge: {} was still masqueraded for {:?}, taken over by {attachment}",
+                stale.address, stale.tag
+            );
             delete_element(transaction, &SOURCES, stale.address);
         }
     }
@@ -203,17 +207,19 @@ pub fn missing(attachment: &Attachment, nets: &[IpNet]) -> Result<Option<(IpAddr
     Ok(None)
 }
 
-/// Ends the masquerading for everything of `network` whose tag is not in `valid`, and deletes the network's chains
-/// that nothing leads to any more.
+/// Ends the masquerading of whatever carries an orphan's tag, and deletes the chains of `network` that nothing leads to
+/// any more.
 ///
 /// # Errors
 /// Any refusal but that there is nothing to delete.
-pub fn gc(network: &NetworkName, valid: &HashSet<String>) -> Result<(), Refusal> {
+pub fn gc(network: &NetworkName, is_orphan: impl Fn(&str) -> bool) -> Result<(), Refusal> {
     let mut socket = Socket::netfilter()?;
-    let dead = |element: &Element| network.owns_tag(&element.tag) && !valid.contains(&element.tag);
-    let gone: Vec<_> = list(&mut socket)?.into_iter().filter(dead).collect();
+    let gone: Vec<_> = list(&mut socket)?.into_iter().filter(|element| is_orphan(&element.tag)).collect();
     for element in &gone {
-        eprintln!("bridge: GC of network {network} ends the masquerading of {} for {}", element.address, element.tag);
+        eprintln!(
+            "bridge: GC of network {network} ends the masquerading of {} for {}",
+            element.address, element.tag
+        );
     }
     let mut result = delete_all(&mut socket, &gone);
     let prefix = chain_prefix(network);

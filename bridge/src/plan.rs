@@ -103,17 +103,22 @@ pub fn readdress(bridge: &IfName, have: &[IpNet], want: &[IpNet], force: bool) -
             (IpNet::V6(one), IpNet::V6(two)) => one.contains(&two.network()) || two.contains(&one.network()),
             _ => false,
         };
-        let others: Vec<IpNet> = have.iter().filter(|other| !want.contains(other)).filter(in_the_way).copied().collect();
+        let others: Vec<IpNet> =
+            have.iter().filter(|other| !want.contains(other)).filter(in_the_way).copied().collect();
         if !force && !others.is_empty() {
             let list: Vec<String> = others.iter().map(ToString::to_string).collect();
-            let msg = format!("failed to set bridge addr: {:?} already has an IP address different from {net}", bridge.as_str());
+            let msg = format!(
+                "failed to set bridge addr: {:?} already has an IP address different from {net}",
+                bridge.as_str()
+            );
             return Err(Error::config(msg).details(format!(
                 "it has {}; set forceAddress to true to replace that, delete it (ip address del {} dev {bridge}), or use another bridge",
                 list.join(", "),
                 list.first().map_or("", String::as_str)
             )));
         }
-        plan.delete.extend(others.into_iter().filter(|other| !plan.delete.contains(other)).collect::<Vec<_>>());
+        plan.delete
+            .extend(others.into_iter().filter(|other| !plan.delete.contains(other)).collect::<Vec<_>>());
         plan.add.push(*net);
     }
     Ok(plan)
@@ -153,8 +158,13 @@ mod tests {
             gateway: gateway.map(|ip| ip.parse().unwrap()),
             interface: None,
         };
-        let route = |dst: &&str| Route { dst: net(dst), gw: None, ..Route::default_via("0.0.0.0".parse().unwrap()) };
-        Success { ips: ips.iter().map(ip).collect(), routes: routes.iter().map(route).collect(), ..Success::default() }
+        let route =
+            |dst: &&str| Route { dst: net(dst), gw: None, ..Route::default_via("0.0.0.0".parse().unwrap()) };
+        Success {
+            ips: ips.iter().map(ip).collect(),
+            routes: routes.iter().map(route).collect(),
+            ..Success::default()
+        }
     }
 
     #[test]
@@ -166,26 +176,38 @@ mod tests {
         assert!(plan.ips.iter().all(|ip| ip.interface == Some(2)));
         assert_eq!(plan.routes, []);
 
-        let plain = l3(&conf(false, false), &given);
-        assert_eq!((plain.gateways, plain.ips[0].gateway), (vec![], None));
+        let without = l3(&conf(false, false), &given);
+        assert_eq!((without.gateways, without.ips[0].gateway), (vec![], None));
     }
 
     #[test]
     fn one_default_route_a_family_and_ipams_counts() {
-        let both = [("10.1.0.5/16", Some("10.1.0.1")), ("10.2.0.5/16", Some("10.2.0.1")), ("fd00::5/64", Some("fd00::1"))];
+        let both = [
+            ("10.1.0.5/16", Some("10.1.0.1")),
+            ("10.2.0.5/16", Some("10.2.0.1")),
+            ("fd00::5/64", Some("fd00::1")),
+        ];
         let plan = l3(&conf(true, true), &ipam(&both, &[]));
         let defaults: Vec<_> = plan.routes.iter().map(|route| route.gw.unwrap().to_string()).collect();
         assert_eq!(defaults, ["10.1.0.1", "fd00::1"]);
 
         let plan = l3(&conf(true, true), &ipam(&both, &["0.0.0.0/0", "::/0", "0.0.0.0/0"]));
-        assert_eq!(plan.routes.len(), 2, "no second default route beside IPAM's, and IPAM's own repetition once");
+        assert_eq!(
+            plan.routes.len(),
+            2,
+            "no second default route beside IPAM's, and IPAM's own repetition once"
+        );
         assert!(plan.routes.iter().all(|route| route.gw.is_none()));
         assert_eq!(plan.gateway_for(&net("0.0.0.0/0")), Some("10.1.0.1".parse().unwrap()));
         assert_eq!(plan.gateway_for(&net("::/0")), Some("fd00::1".parse().unwrap()));
 
         let mut policy = ipam(&both[..1], &["0.0.0.0/0"]);
         policy.routes[0].table = Some(100);
-        assert_eq!(l3(&conf(true, true), &policy).routes.len(), 2, "a default route of another table is another matter");
+        assert_eq!(
+            l3(&conf(true, true), &policy).routes.len(),
+            2,
+            "a default route of another table is another matter"
+        );
     }
 
     #[test]
@@ -201,13 +223,22 @@ mod tests {
         assert_eq!(ask(&["10.9.0.1/16", "10.1.0.1/16"], &["10.1.0.1/16"], false).unwrap(), done(&[], &[]));
         let refused = ask(&["10.9.0.1/16"], &["10.1.0.1/16"], false).unwrap_err();
         assert!(refused.msg().contains("already has an IP address different from 10.1.0.1/16"), "{refused}");
-        assert!(refused.cause().contains("10.9.0.1/16") && refused.cause().contains("forceAddress"), "{refused}");
-        assert_eq!(ask(&["10.9.0.1/16"], &["10.1.0.1/16"], true).unwrap(), done(&["10.9.0.1/16"], &["10.1.0.1/16"]));
+        assert!(
+            refused.cause().contains("10.9.0.1/16") && refused.cause().contains("forceAddress"),
+            "{refused}"
+        );
+        assert_eq!(
+            ask(&["10.9.0.1/16"], &["10.1.0.1/16"], true).unwrap(),
+            done(&["10.9.0.1/16"], &["10.1.0.1/16"])
+        );
         // Two networks of one attachment do not fight each other.
         let two = ["10.1.0.1/16", "10.2.0.1/16"];
         assert_eq!(ask(&["10.1.0.1/16"], &two, false).unwrap(), done(&[], &["10.2.0.1/16"]));
         // IPv6 networks share a bridge unless they overlap; link-local never does.
-        assert_eq!(ask(&["fd00::1/64", "fe80::1/64"], &["fd01::1/64"], false).unwrap(), done(&[], &["fd01::1/64"]));
+        assert_eq!(
+            ask(&["fd00::1/64", "fe80::1/64"], &["fd01::1/64"], false).unwrap(),
+            done(&[], &["fd01::1/64"])
+        );
         assert!(ask(&["fd00::9/48"], &["fd00::1/64"], false).is_err());
         assert_eq!(ask(&["10.9.0.1/16"], &["fd00::1/64"], false).unwrap(), done(&[], &["fd00::1/64"]));
     }

@@ -66,7 +66,12 @@ fn create_new(path: &Path) -> io::Result<File> {
 /// What the file system says.
 pub fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).custom_flags(flags).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(path)?;
     file.write_all(content)
 }

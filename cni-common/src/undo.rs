@@ -49,7 +49,10 @@ mod tests {
             let ran = Arc::clone(&ran);
             undo.push(format!("step {n}"), move || {
                 ran.lock().unwrap().push(n);
-                if fails { anyhow::bail!("no") } else { Ok(()) }
+                if fails {
+                    anyhow::bail!("no")
+                }
+                Ok(())
             });
         };
         let mut undo = Undo::default();

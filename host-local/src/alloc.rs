@@ -32,8 +32,10 @@ impl Taken {
         let Some(ip) = mine.filter(|ip| sets.iter().any(|set| set.range_of(*ip).is_some())).min() else {
             return Ok(());
         };
-        let msg =
-            format!("{ip} has been allocated to {}, duplicate allocation is not allowed", attachment.container_id);
+        let msg = format!(
+            "{ip} has been allocated to {}, duplicate allocation is not allowed",
+            attachment.container_id
+        );
         Err(Error::new(Code::ALREADY_ADDED, msg)
             .details(format!("{attachment} exists; DEL it before it is added again")))
     }
@@ -44,7 +46,9 @@ impl Taken {
     /// Code 11 when there is none.
     pub fn next(&self, number: usize, set: &RangeSet, last: Option<IpAddr>) -> Result<IpAddr> {
         set.candidates(last).find(|ip| !self.0.contains_key(ip)).ok_or_else(|| {
-            let msg = format!("failed to allocate for range {number}: no IP addresses available in range set: {set}");
+            let msg = format!(
+                "failed to allocate for range {number}: no IP addresses available in range set: {set}"
+            );
             Error::new(Code::TRY_AGAIN, msg).details(format!(
                 "{} of {} addresses are in use; free some (DEL, GC) or give the network more",
                 self.used(set),
@@ -99,6 +103,12 @@ pub fn deal(sets: &[RangeSet], requested: &[IpAddr]) -> Result<Vec<Option<IpAddr
         return Ok(dealt);
     }
     let list = |ips: Vec<String>| ips.join(" ");
-    Err(Error::config(format!("failed to allocate all requested IPs: {}", list(left.iter().map(ToString::to_string).collect())))
-        .details(format!("the ranges are {}, one address from each", list(sets.iter().map(ToString::to_string).collect()))))
+    Err(Error::config(format!(
+        "failed to allocate all requested IPs: {}",
+        list(left.iter().map(ToString::to_string).collect())
+    ))
+    .details(format!(
+        "the ranges are {}, one address from each",
+        list(sets.iter().map(ToString::to_string).collect())
+    )))
 }

@@ -77,10 +77,13 @@ impl Conf {
         let ipam = wire.ipam.ok_or_else(|| Error::config("IPAM config missing 'ipam' key"))?;
         let mut requested = Vec::new();
         if let Some(text) = request.arg("IP")? {
-            let ip = parse_requested(&text).map_err(|bad| Error::new(Code::BAD_ENVIRONMENT, format!("CNI_ARGS IP: {bad}")))?;
+            let ip = parse_requested(&text)
+                .map_err(|bad| Error::new(Code::BAD_ENVIRONMENT, format!("CNI_ARGS IP: {bad}")))?;
             requested.push(ip);
         }
-        for (key, list) in [("args.cni.ips", &wire.args.cni.ips), ("runtimeConfig.ips", &wire.runtime_config.ips)] {
+        for (key, list) in
+            [("args.cni.ips", &wire.args.cni.ips), ("runtimeConfig.ips", &wire.runtime_config.ips)]
+        {
             for text in list {
                 requested.push(parse_requested(text).map_err(|bad| Error::config(format!("{key}: {bad}")))?);
             }
@@ -156,7 +159,9 @@ fn check_sets(sets: &[RangeSet], version: SpecVersion) -> Result<()> {
     }
     let of_family = |v4: bool| sets.iter().filter(|set| set.is_ipv4() == v4).count();
     if version < SpecVersion::V0_3_0 && (of_family(true) > 1 || of_family(false) > 1) {
-        return Err(Error::config(format!("CNI version {version} does not support more than 1 address per family")));
+        return Err(Error::config(format!(
+            "CNI version {version} does not support more than 1 address per family"
+        )));
     }
     Ok(())
 }

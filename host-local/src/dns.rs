@@ -28,8 +28,10 @@ mod tests {
 
     #[test]
     fn lines_add_up() {
-        let dns = parse("# c\n; c\nnameserver 1.1.1.1 x\n nameserver\t2.2.2.2\nnameserver\ndomain a\ndomain b c\n\
-                         search s1 s2\nsearch s3\noptions ndots:5 rotate\nsortlist 10.0.0.0\n");
+        let dns = parse(
+            "# c\n; c\nnameserver 1.1.1.1 x\n nameserver\t2.2.2.2\nnameserver\ndomain a\ndomain b c\n\
+                         search s1 s2\nsearch s3\noptions ndots:5 rotate\nsortlist 10.0.0.0\n",
+        );
         assert_eq!(dns.nameservers, ["1.1.1.1", "2.2.2.2"]);
         assert_eq!(dns.domain, "b");
         assert_eq!(dns.search, ["s1", "s2", "s3"]);

@@ -54,16 +54,21 @@ impl Plugin for HostLocal {
         let attachment = &target.attachment;
         let mine = leases_of(&leases, attachment);
         if mine.is_empty() {
-            let msg = format!("host-local: Failed to find address added by container {}", attachment.container_id);
-            return Err(Error::new(Code::NOT_AS_ADDED, msg).details(format!("there is no lease of {attachment}")));
+            let msg =
+                format!("host-local: Failed to find address added by container {}", attachment.container_id);
+            return Err(
+                Error::new(Code::NOT_AS_ADDED, msg).details(format!("there is no lease of {attachment}"))
+            );
         }
-        let given = request.conf.prev_result()?.unwrap_or_default().ips.into_iter().map(|ip| ip.address.addr());
+        let given =
+            request.conf.prev_result()?.unwrap_or_default().ips.into_iter().map(|ip| ip.address.addr());
         for ip in given.filter(|ip| conf.sets.iter().any(|set| set.range_of(*ip).is_some())) {
             if !mine.iter().any(|lease| lease.ip == ip) {
                 let found = leases.iter().find(|lease| lease.ip == ip);
                 let found = found.map_or("nobody".to_owned(), |lease| lease.holder.to_string());
                 let msg = format!("host-local: {ip} is not leased to {attachment}");
-                return Err(Error::new(Code::NOT_AS_ADDED, msg).details(format!("expected: {attachment}, found: {found}")));
+                return Err(Error::new(Code::NOT_AS_ADDED, msg)
+                    .details(format!("expected: {attachment}, found: {found}")));
             }
         }
         Ok(())
@@ -76,7 +81,9 @@ impl Plugin for HostLocal {
         let mut failed = None;
         for Lease { ip, holder } in locked.leases()?.into_iter().filter(|lease| !lives(&lease.holder)) {
             match locked.release(ip) {
-                Ok(()) => eprintln!("host-local: GC of network {} freed {ip}, held by {holder}", request.conf.name),
+                Ok(()) => {
+                    eprintln!("host-local: GC of network {} freed {ip}, held by {holder}", request.conf.name);
+                }
                 Err(error) => failed = Some(error),
             }
         }

@@ -97,7 +97,10 @@ fn parse_subnet(text: &str) -> Result<IpNet, String> {
         return Err(format!("{text}: write an IPv4 subnet as IPv4, not as IPv4-mapped IPv6"));
     }
     if net.prefix_len() > net.max_prefix_len() - 2 {
-        return Err(format!("Network {net} too small to allocate from; a /{} is the least", net.max_prefix_len() - 2));
+        return Err(format!(
+            "Network {net} too small to allocate from; a /{} is the least",
+            net.max_prefix_len() - 2
+        ));
     }
     if subnet(&net) != net {
         return Err(format!(
@@ -183,12 +186,11 @@ impl RangeSet {
 
     fn after(&self, (at, ip): (usize, IpAddr)) -> (usize, IpAddr) {
         let in_range = self.0.get(at).filter(|range| ip < range.end).and_then(|_| offset(ip, 1));
-        match in_range {
-            Some(next) => (at, next),
-            None => {
-                let next = (at + 1) % self.0.len();
-                (next, self.0.get(next).map_or(ip, |range| range.start))
-            }
+        if let Some(next) = in_range {
+            (at, next)
+        } else {
+            let next = (at + 1) % self.0.len();
+            (next, self.0.get(next).map_or(ip, |range| range.start))
         }
     }
 }
@@ -225,13 +227,19 @@ mod tests {
             (conf("10.0.0.0/24", "", "", "192.168.0.1"), Ok("10.0.0.1-10.0.0.254")),
             (conf("10.0.0.0/31", "", "", ""), Err("too small")),
             (conf("fd00::/127", "", "", ""), Err("too small")),
-            (conf("10.0.0.1/24", "", "", ""), Err("host bits set. For a subnet mask of length 24 the network address is 10.0.0.0")),
+            (
+                conf("10.0.0.1/24", "", "", ""),
+                Err("host bits set. For a subnet mask of length 24 the network address is 10.0.0.0"),
+            ),
             (conf("::ffff:10.0.0.0/120", "", "", ""), Err("write an IPv4 subnet as IPv4")),
             (conf("10.0.0.0", "", "", ""), Err("invalid CIDR address: 10.0.0.0")),
             (conf("", "", "", ""), Err("invalid CIDR address")),
             (conf("10.0.0.0/24", "10.0.1.1", "", ""), Err("RangeStart 10.0.1.1 not in network 10.0.0.0/24")),
             (conf("10.0.0.0/24", "", "fd00::1", ""), Err("RangeEnd fd00::1 not in network")),
-            (conf("10.0.0.0/24", "10.0.0.9", "10.0.0.8", ""), Err("RangeStart 10.0.0.9 comes after RangeEnd 10.0.0.8")),
+            (
+                conf("10.0.0.0/24", "10.0.0.9", "10.0.0.8", ""),
+                Err("RangeStart 10.0.0.9 comes after RangeEnd 10.0.0.8"),
+            ),
             (conf("10.0.0.0/24", "bogus", "", ""), Err("invalid IP address: bogus")),
             (conf("10.0.0.0/24", "", "", "fd00::1"), Err("different families")),
         ] {
@@ -245,7 +253,9 @@ mod tests {
     }
 
     fn set(ranges: &[(&str, &str, &str)]) -> Result<RangeSet, String> {
-        RangeSet::new(&ranges.iter().map(|(subnet, start, end)| conf(subnet, start, end, "")).collect::<Vec<_>>())
+        RangeSet::new(
+            &ranges.iter().map(|(subnet, start, end)| conf(subnet, start, end, "")).collect::<Vec<_>>(),
+        )
     }
 
     #[test]
@@ -262,8 +272,8 @@ mod tests {
     #[test]
     fn candidates_start_after_the_last_one_and_end_with_it() {
         let ips = |last: Option<&str>, ranges: &[(&str, &str, &str)]| {
-            let last = last.map(|ip| ip.parse().unwrap());
-            let list: Vec<String> = set(ranges).unwrap().candidates(last).map(|ip| ip.to_string()).collect();
+            let start = last.map(|ip| ip.parse().unwrap());
+            let list: Vec<String> = set(ranges).unwrap().candidates(start).map(|ip| ip.to_string()).collect();
             list.join(" ")
         };
         let two = [("10.0.0.0/30", "", ""), ("10.9.0.0/29", "10.9.0.1", "10.9.0.3")];
@@ -277,7 +287,10 @@ mod tests {
         assert_eq!(ips(Some("255.255.255.255"), &end), "255.255.255.252 255.255.255.254 255.255.255.255");
         let end6 = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:";
         let last = format!("{end6}ffff");
-        assert_eq!(ips(Some(&last), &[(&format!("{end6}fffc/126"), "", "")]), format!("{end6}fffe {end6}ffff"));
+        assert_eq!(
+            ips(Some(&last), &[(&format!("{end6}fffc/126"), "", "")]),
+            format!("{end6}fffe {end6}ffff")
+        );
     }
 
     proptest! {
@@ -295,7 +308,7 @@ mod tests {
                 let network = base + i * 256;
                 let ip = |n: u32| std::net::Ipv4Addr::from(network + n).to_string();
                 ranges.push(conf(&format!("{}/24", ip(0)), &ip(1), &ip(1 + size), ""));
-                model.extend((2..=1 + size).map(|n| ip(n)));
+                model.extend((2..=1 + size).map(ip));
             }
             let set = RangeSet::new(&ranges).unwrap();
             let last_ip = std::net::Ipv4Addr::from(base + last).to_string();

@@ -180,7 +180,8 @@ impl Store {
         if existing.is_dir() {
             return Ok(());
         }
-        Err(io::Error::from(io::ErrorKind::NotADirectory)).io(format!("write leases to {}", existing.display()))
+        Err(io::Error::from(io::ErrorKind::NotADirectory))
+            .io(format!("write leases to {}", existing.display()))
     }
 }
 
@@ -263,8 +264,10 @@ mod tests {
 
     #[test]
     fn a_lease_says_who_holds_it() {
-        let attachment =
-            |id: &str, ifname: &str| Holder::Attachment { container_id: id.to_owned(), ifname: ifname.to_owned() };
+        let attachment = |id: &str, ifname: &str| Holder::Attachment {
+            container_id: id.to_owned(),
+            ifname: ifname.to_owned(),
+        };
         for (text, want) in [
             ("c1\r\neth0", attachment("c1", "eth0")),
             (" c1\r\neth0 \n", attachment("c1", "eth0")),

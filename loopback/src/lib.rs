@@ -24,7 +24,8 @@ impl Plugin for Loopback {
         refuse_other_addresses(&mut socket, &lo)?;
         let mut undo = Undo::default();
         if !lo.up {
-            let steps = vec![link::set_up(lo.index, true), link::set_alias(lo.index, &target.attachment.tag())];
+            let steps =
+                vec![link::set_up(lo.index, true), link::set_alias(lo.index, &target.attachment.tag())];
             let mut answers = socket.batch(steps)?.into_iter();
             answers.next().unwrap_or(Ok(()))?;
             let (netns, index) = (Netns::open(path(target))?, lo.index);
@@ -35,7 +36,9 @@ impl Plugin for Loopback {
     }
 
     fn del(&self, _request: &Request, target: &Target) -> Result<()> {
-        let Some(netns) = target.netns.as_deref().and_then(|path| Netns::open(path).ok()) else { return Ok(()) };
+        let Some(netns) = target.netns.as_deref().and_then(|path| Netns::open(path).ok()) else {
+            return Ok(());
+        };
         let mut socket = netns.run(open_socket)?;
         let Some(lo) = link::find(&mut socket, &lo_name()?)? else { return Ok(()) };
         if lo.alias.as_deref() == Some(target.attachment.tag().as_str()) {
@@ -49,7 +52,8 @@ impl Plugin for Loopback {
         if lo.up {
             return Ok(());
         }
-        Err(Error::new(Code::NOT_AS_ADDED, "loopback interface is down").details(format!("expected: lo up in {}, found: down", target.sandbox())))
+        Err(Error::new(Code::NOT_AS_ADDED, "loopback interface is down")
+            .details(format!("expected: lo up in {}, found: down", target.sandbox())))
     }
 
     /// What it made lies in the container's namespace and goes with it.
@@ -102,7 +106,12 @@ fn describe(socket: &mut Socket, lo: &Link, target: &Target) -> Result<Success> 
     let first = |v4: bool| nets.iter().find(|net| net.addr().is_ipv4() == v4);
     let ips = [first(true), first(false)].into_iter().flatten();
     Ok(Success {
-        interfaces: vec![Interface::ethernet("lo", lo.mac.unwrap_or(cni_common::spec::MacAddr::ZERO), lo.mtu, target.sandbox())],
+        interfaces: vec![Interface::ethernet(
+            "lo",
+            lo.mac.unwrap_or(cni_common::spec::MacAddr::ZERO),
+            lo.mtu,
+            target.sandbox(),
+        )],
         ips: ips.map(|net| IpConfig { address: *net, gateway: None, interface: Some(0) }).collect(),
         ..Success::default()
     })

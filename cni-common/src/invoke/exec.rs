@@ -5,7 +5,8 @@ use crate::spec::{Code, Coded, Error, Result};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
@@ -35,8 +36,8 @@ impl Running {
         extra: &[(&str, &str)],
     ) -> Result<Self> {
         let doing = format!("start plugin {name:?} ({})", program.display());
-        let mut input = memory(c"cni-stdin").io(&doing)?;
-        input.write_all(stdin).and_then(|()| input.rewind()).io(&doing)?;
+        let input = memory(c"cni-stdin").io(&doing)?;
+        input.write_all_at(stdin, 0).io(&doing)?;
         let (stdout, stderr) = (memory(c"cni-stdout").io(&doing)?, memory(c"cni-stderr").io(&doing)?);
         let mut child = std::process::Command::new(program);
         child.env("CNI_COMMAND", command.as_str()).envs(extra.iter().copied());
@@ -56,8 +57,8 @@ impl Running {
             Some(mut child) => child.wait().io(&doing)?,
             None => return Err(Error::new(Code::INTERNAL, doing)),
         };
-        let stdout = read_back(&mut self.stdout).io(&doing)?;
-        let stderr = read_back(&mut self.stderr).io(&doing)?;
+        let stdout = read_back(&self.stdout).io(&doing)?;
+        let stderr = read_back(&self.stderr).io(&doing)?;
         // Nothing can be done about a stderr that we can't write to.
         let _ = io::stderr().write_all(&stderr);
         if status.success() {
@@ -74,7 +75,11 @@ impl Running {
         };
         let msg = format!("plugin {:?} failed with no error message: {how}", self.name);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        Error::new(Code::IO, msg).details(format!("stderr {:.1000?}, stdout {:.1000?}", text(stderr), text(stdout)))
+        Error::new(Code::IO, msg).details(format!(
+            "stderr {:.1000?}, stdout {:.1000?}",
+            text(stderr),
+            text(stdout)
+        ))
     }
 }
 
@@ -105,9 +110,16 @@ fn memory(name: &CStr) -> io::Result<File> {
     Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC).map(File::from)?)
 }
 
-fn read_back(file: &mut File) -> io::Result<Vec<u8>> {
+fn read_back(file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
+    let mut chunk = [0; 8192];
+    loop {
+        match file.read_at(&mut chunk, bytes.len() as u64)? {
+            len if len < chunk.len() => {
+                bytes.extend_from_slice(&chunk[..len]);
+                return Ok(bytes);
+            }
+            _ => bytes.extend_from_slice(&chunk),
+        }
+    }
 }

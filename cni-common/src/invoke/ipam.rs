@@ -36,9 +36,8 @@ pub fn refuse_as_ipam(plugin: &str) -> Result<()> {
     if std::env::var_os(MARK).is_none() {
         return Ok(());
     }
-    Err(Error::config(format!("{plugin} can't be an IPAM plugin")).details(
-        "ipam.type names it; name one that hands out addresses, such as host-local",
-    ))
+    Err(Error::config(format!("{plugin} can't be an IPAM plugin"))
+        .details("ipam.type names it; name one that hands out addresses, such as host-local"))
 }
 
 impl Ipam {
@@ -48,7 +47,12 @@ impl Ipam {
     /// See [`super::PluginPath::find`].
     pub fn find(request: &Request, name: &str) -> Result<Self> {
         let program = request.path.find(name).map_err(|error| error.context("IPAM plugin"))?;
-        Ok(Self { name: name.to_owned(), program, stdin: request.stdin.clone(), version: request.conf.version })
+        Ok(Self {
+            name: name.to_owned(),
+            program,
+            stdin: request.stdin.clone(),
+            version: request.conf.version,
+        })
     }
 
     fn start(&self, command: Command) -> Result<Running> {
@@ -70,7 +74,9 @@ impl Ipam {
     /// succeed: there is nothing it could do or say.
     pub fn call(&self, command: Command) -> Result<()> {
         match self.start(command)?.wait() {
-            Err(error) if matches!(command, Command::Gc | Command::Status) && is_unknown_command(&error) => Ok(()),
+            Err(error) if matches!(command, Command::Gc | Command::Status) && is_unknown_command(&error) => {
+                Ok(())
+            }
             other => other.map(drop),
         }
     }
@@ -91,12 +97,15 @@ impl Pending {
         let (name, version) = (ipam.name.clone(), ipam.version);
         let stdout = self.running.take().map(Running::wait).transpose()?.unwrap_or_default();
         undo.push(format!("IPAM ADD by {name}"), move || Ok(ipam.call(Command::Del)?));
-        let document = json::parse(&stdout)
-            .map_err(|error| Error::new(Code::DECODE, format!("the answer of IPAM plugin {name:?} is not JSON")).details(error.cause()))?;
+        let document = json::parse(&stdout).map_err(|error| {
+            Error::new(Code::DECODE, format!("the answer of IPAM plugin {name:?} is not JSON"))
+                .details(error.cause())
+        })?;
         let success = compat::from_json(&document, version)
             .map_err(|error| error.context(format!("the answer of IPAM plugin {name:?} is not a result")))?;
         if success.ips.is_empty() {
-            return Err(Error::config("IPAM plugin returned missing IP config").details(format!("ipam.type is {name:?}")));
+            return Err(Error::config("IPAM plugin returned missing IP config")
+                .details(format!("ipam.type is {name:?}")));
         }
         Ok(success)
     }

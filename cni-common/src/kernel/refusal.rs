@@ -24,7 +24,9 @@ impl Refusal {
     /// What an operator can do about it.
     fn hint(&self) -> Option<&'static str> {
         Some(match self.errno {
-            Errno::EPERM | Errno::EACCES => "the plugin needs CAP_NET_ADMIN in this namespace; run it as root",
+            Errno::EPERM | Errno::EACCES => {
+                "the plugin needs CAP_NET_ADMIN in this namespace; run it as root"
+            }
             Errno::EXFULL => "a bridge takes at most 1023 ports; use another bridge for this network",
             Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT => {
                 "the kernel lacks it; is the module loaded?"

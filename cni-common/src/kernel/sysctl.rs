@@ -3,7 +3,8 @@
 use crate::spec::IfName;
 use std::fmt;
 use std::fs::OpenOptions;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 
 /// A sysctl that the suite reads or sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,17 +46,18 @@ pub fn read(key: &Key) -> io::Result<String> {
 pub fn ensure(key: &Key, value: &str) -> io::Result<()> {
     let path = format!("/proc/sys/{key}");
     let opened = OpenOptions::new().read(true).write(true).open(&path);
-    let mut file = match opened {
+    let file = match opened {
         Ok(file) => file,
         // A value that is right already is enough, even where it can't be written.
-        Err(error) if error.kind() != io::ErrorKind::NotFound && read(key).is_ok_and(|now| now == value) => return Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound && read(key).is_ok_and(|now| now == value) => {
+            return Ok(());
+        }
         Err(error) => return Err(error),
     };
     let mut now = [0; 32];
-    let len = file.read(&mut now)?;
+    let len = (&file).read(&mut now)?;
     if now[..len].trim_ascii() == value.as_bytes() {
         return Ok(());
     }
-    file.rewind()?;
-    file.write_all(value.as_bytes())
+    file.write_all_at(value.as_bytes(), 0)
 }

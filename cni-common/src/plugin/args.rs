@@ -8,7 +8,8 @@ use crate::spec::{Code, Error, Result};
 /// Code 4: a piece that is not one `KEY=VALUE`; a key that is neither `wanted` nor `IgnoreUnknown`, unless
 /// `IgnoreUnknown` is set anywhere in the list (which every Kubernetes runtime does).
 pub fn find(text: &str, wanted: &str) -> Result<Option<String>> {
-    let bad = |msg: String| Error::new(Code::BAD_ENVIRONMENT, msg).details(format!("CNI_ARGS is {text:.200?}"));
+    let bad =
+        |msg: String| Error::new(Code::BAD_ENVIRONMENT, msg).details(format!("CNI_ARGS is {text:.200?}"));
     let mut found = None;
     let mut ignore = false;
     let mut unknown = Vec::new();
@@ -32,7 +33,10 @@ pub fn find(text: &str, wanted: &str) -> Result<Option<String>> {
         }
     }
     if !unknown.is_empty() && !ignore {
-        let msg = format!("ARGS: unknown args [{}]; known here: {wanted}; IgnoreUnknown=1 passes others", unknown.join(" "));
+        let msg = format!(
+            "ARGS: unknown args [{}]; known here: {wanted}; IgnoreUnknown=1 passes others",
+            unknown.join(" ")
+        );
         return Err(bad(msg));
     }
     Ok(found.filter(|value| !value.is_empty()))

@@ -4,7 +4,7 @@ use super::args;
 use super::command::{Command, Var};
 use crate::invoke::PluginPath;
 use crate::spec::conf::NetConf;
-use crate::spec::{Attachment, Code, ContainerId, Coded, Error, IfName, Result};
+use crate::spec::{Attachment, Code, Coded, ContainerId, Error, IfName, Result};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::Read;
@@ -32,15 +32,14 @@ impl Env {
 
     fn text(&self, name: &str) -> Result<Option<String>> {
         let Some(value) = self.get(name) else { return Ok(None) };
-        let text = value.clone().into_string();
-        text.map(Some).map_err(|raw| Error::new(Code::BAD_ENVIRONMENT, format!("{name} is not UTF-8")).details(format!("{raw:.200?}")))
+        text_of(name, value.clone()).map(Some)
     }
 
     /// Whether the caller says that our own namespace is meant (`CNI_NETNS_OVERRIDE`).
     pub(super) fn overrides_netns(&self) -> bool {
-        self.get("CNI_NETNS_OVERRIDE").and_then(|value| value.to_str()).is_some_and(|value| {
-            value == "1" || value.eq_ignore_ascii_case("true")
-        })
+        self.get("CNI_NETNS_OVERRIDE")
+            .and_then(|value| value.to_str())
+            .is_some_and(|value| value == "1" || value.eq_ignore_ascii_case("true"))
     }
 }
 
@@ -48,6 +47,13 @@ impl<K: Into<String>, V: Into<OsString>> FromIterator<(K, V)> for Env {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         Self(pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
     }
+}
+
+fn text_of(name: &str, value: OsString) -> Result<String> {
+    value.into_string().map_err(|raw| {
+        let error = Error::new(Code::BAD_ENVIRONMENT, format!("{name} is not UTF-8"));
+        error.details(format!("{:.200}", raw.to_string_lossy()))
+    })
 }
 
 /// One call of a plugin.
@@ -85,14 +91,14 @@ impl Request {
     /// # Errors
     /// Code 4: see the module `args`.
     pub fn arg(&self, key: &str) -> Result<Option<String>> {
-        let text = self.cni_args.clone().unwrap_or_default().into_string();
-        let text = text.map_err(|raw| Error::new(Code::BAD_ENVIRONMENT, "CNI_ARGS is not UTF-8").details(format!("{raw:.200?}")))?;
-        args::find(&text, key)
+        let text = self.cni_args.clone().map(|value| text_of("CNI_ARGS", value)).transpose()?;
+        args::find(&text.unwrap_or_default(), key)
     }
 
     /// Reads stdin for `command` and checks it, in the reference library's order.
     pub(super) fn read(env: &Env, stdin: &mut dyn Read) -> Result<Self> {
-        let mut bytes = Vec::new();
+        // Configs are small; with room for one at hand, one read gets it.
+        let mut bytes = Vec::with_capacity(8192);
         stdin.read_to_end(&mut bytes).io("error reading from stdin")?;
         let conf = NetConf::parse(&bytes)?;
         Ok(Self {
@@ -121,7 +127,8 @@ pub(super) fn check_env(env: &Env, command: Option<Command>) -> Result<Option<Na
         match (value, var) {
             (None, var) if var == Var::Command || needs.contains(&var) => missing.push(var.name()),
             (Some(text), Var::ContainerId) if needs.contains(&var) => {
-                names.0 = Some(ContainerId::try_from(text.clone()).map_err(|bad| bad_name(var, &text, &bad))?);
+                names.0 =
+                    Some(ContainerId::try_from(text.clone()).map_err(|bad| bad_name(var, &text, &bad))?);
             }
             (Some(text), Var::IfName) if needs.contains(&var) => {
                 names.1 = Some(IfName::try_from(text.clone()).map_err(|bad| bad_name(var, &text, &bad))?);

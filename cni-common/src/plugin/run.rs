@@ -5,7 +5,7 @@ use super::request::{Env, Request, Target, check_env};
 use crate::kernel::netns;
 use crate::spec::{Attachment, Code, Error, Result, SpecVersion, Success, compat};
 use crate::undo::Undo;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -70,8 +70,7 @@ impl Reply {
 pub fn run(plugin: &dyn Plugin) -> ExitCode {
     let reply = serve(plugin, &Env::of_process(), &mut std::io::stdin().lock());
     eprint!("{}", reply.stderr);
-    let mut stdout = std::io::stdout().lock();
-    let written = stdout.write_all(reply.stdout.as_bytes()).and_then(|()| stdout.flush());
+    let written = write_stdout(reply.stdout.as_bytes());
     match (written, reply.ok) {
         (Ok(()), true) => {
             reply.commit();
@@ -83,6 +82,18 @@ pub fn run(plugin: &dyn Plugin) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// In one piece: the standard library's stdout would cut it at the last line.
+fn write_stdout(mut bytes: &[u8]) -> nix::Result<()> {
+    while !bytes.is_empty() {
+        match nix::unistd::write(std::io::stdout(), bytes) {
+            Ok(len) => bytes = bytes.get(len..).unwrap_or_default(),
+            Err(nix::Error::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 /// Answers one call. Nothing is printed; a panic inside the plugin becomes an error of code 999.
@@ -99,7 +110,8 @@ pub fn serve(plugin: &dyn Plugin, env: &Env, stdin: &mut dyn Read) -> Reply {
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().map(ToString::to_string);
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            let error = Error::new(Code::INTERNAL, format!("bug in the {} plugin, please report it", plugin.name()));
+            let error =
+                Error::new(Code::INTERNAL, format!("bug in the {} plugin, please report it", plugin.name()));
             Reply::failed(&error.details(text), version)
         }
     }
@@ -122,7 +134,8 @@ fn answer(
     stdin: &mut dyn Read,
     version: &mut SpecVersion,
 ) -> Result<(String, Undo)> {
-    let word = env.get(Var::Command.name()).map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    let word =
+        env.get(Var::Command.name()).map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
     let command = Command::parse(&word);
     let names = check_env(env, command)?;
     if command == Some(Command::Version) {
@@ -132,11 +145,14 @@ fn answer(
     *version = request.conf.version;
     let Some(command) = command else {
         let msg = format!("unknown CNI_COMMAND: {word:.80}");
-        return Err(Error::new(Code::BAD_ENVIRONMENT, msg).details("want ADD, DEL, CHECK, GC, STATUS or VERSION"));
+        return Err(
+            Error::new(Code::BAD_ENVIRONMENT, msg).details("want ADD, DEL, CHECK, GC, STATUS or VERSION")
+        );
     };
     if request.conf.version < command.since() {
         let msg = format!("config version does not allow {command}");
-        let details = format!("cniVersion is {}, {command} came with {}", request.conf.version, command.since());
+        let details =
+            format!("cniVersion is {}, {command} came with {}", request.conf.version, command.since());
         return Err(Error::new(Code::INCOMPATIBLE_VERSION, msg).details(details));
     }
     let target = names.map(|names| Target {

@@ -136,8 +136,9 @@ impl FromStr for MacAddr {
 
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        let [first, rest @ ..] = self.0;
+        write!(f, "{first:02x}")?;
+        rest.iter().try_for_each(|byte| write!(f, ":{byte:02x}"))
     }
 }
 
@@ -194,8 +195,15 @@ mod tests {
         for text in ["02:ab:00:00:00:0f", "02-AB-00-00-00-0F", "02ab.0000.000f"] {
             assert_eq!(text.parse(), Ok(MacAddr([2, 0xab, 0, 0, 0, 15])), "{text}");
         }
-        for text in ["", "zz", "02:ab:00:00:00", "02:ab-00:00:00:0f", "2:ab:0:0:0:f", "02:ab:00:00:00:00:0f", "02ab0000000f"]
-        {
+        for text in [
+            "",
+            "zz",
+            "02:ab:00:00:00",
+            "02:ab-00:00:00:0f",
+            "2:ab:0:0:0:f",
+            "02:ab:00:00:00:00:0f",
+            "02ab0000000f",
+        ] {
             assert!(text.parse::<MacAddr>().is_err(), "{text}");
         }
     }

@@ -23,7 +23,9 @@ use std::net::IpAddr;
 pub fn to_json(success: &Success, version: SpecVersion) -> Result<String> {
     Ok(match version {
         SpecVersion::V0_1_0 | SpecVersion::V0_2_0 => json::to_text(&shape_02(success, version)?),
-        SpecVersion::V0_3_0 | SpecVersion::V0_3_1 | SpecVersion::V0_4_0 => json::to_text(&shape_04(success, version)),
+        SpecVersion::V0_3_0 | SpecVersion::V0_3_1 | SpecVersion::V0_4_0 => {
+            json::to_text(&shape_04(success, version))
+        }
         SpecVersion::V1_0_0 | SpecVersion::V1_1_0 => json::to_text(&shape_1(success, version)),
     })
 }
@@ -83,7 +85,12 @@ fn shape_02(success: &Success, version: SpecVersion) -> Result<Shape02> {
         success.ips.iter().find(|ip| is_v4(&ip.address) == v4).map(|ip| Ip02 {
             ip: ip.address,
             gateway: ip.gateway,
-            routes: success.routes.iter().filter(|route| is_v4(&route.dst) == v4).map(only_dst_and_gw).collect(),
+            routes: success
+                .routes
+                .iter()
+                .filter(|route| is_v4(&route.dst) == v4)
+                .map(only_dst_and_gw)
+                .collect(),
         })
     };
     let (ip4, ip6) = (family(true), family(false));
@@ -231,8 +238,11 @@ fn shape_1(success: &Success, version: SpecVersion) -> Shape1 {
         sandbox: interface.sandbox.clone(),
         socket_path: only_1_1(&interface.socket_path),
     });
-    let ips =
-        success.ips.iter().map(|ip| Ip1 { address: ip.address, gateway: ip.gateway, interface: ip.interface });
+    let ips = success.ips.iter().map(|ip| Ip1 {
+        address: ip.address,
+        gateway: ip.gateway,
+        interface: ip.interface,
+    });
     Shape1 {
         cni_version: version.to_string(),
         dns: success.dns.clone(),

@@ -41,8 +41,7 @@ impl NetConf {
         }
         let name = NetworkName::try_from(name.clone()).map_err(|bad| {
             Error::config("invalid characters found in network name").details(format!(
-                "{:.80?}: {bad}; a name is 1 to 255 of a-z A-Z 0-9 _ . - and starts with a letter or digit",
-                name
+                "{name:.80?}: {bad}; a name is 1 to 255 of a-z A-Z 0-9 _ . - and starts with a letter or digit"
             ))
         })?;
         let version = version_of(&value)?;
@@ -114,8 +113,9 @@ fn version_of(value: &Value) -> Result<SpecVersion> {
     struct Version {
         cni_version: String,
     }
-    let Version { cni_version } = json::decode(value)
-        .map_err(|error| Error::new(Code::DECODE, "decoding version from network config").details(error.msg()))?;
+    let Version { cni_version } = json::decode(value).map_err(|error| {
+        Error::new(Code::DECODE, "decoding version from network config").details(error.msg())
+    })?;
     SpecVersion::parse(&cni_version)
 }
 
@@ -178,7 +178,9 @@ mod tests {
 
     #[test]
     fn gc_takes_both_spellings_and_no_list_frees_nothing() {
-        let read = |list: &str| NetConf::parse(format!(r#"{{"name":"n"{list}}}"#).as_bytes()).unwrap().valid_attachments();
+        let read = |list: &str| {
+            NetConf::parse(format!(r#"{{"name":"n"{list}}}"#).as_bytes()).unwrap().valid_attachments()
+        };
         assert_eq!(read("").unwrap_err().code, Code::INVALID_CONFIG);
         assert_eq!(read(r#","cni.dev/valid-attachments":null"#).unwrap_err().code, Code::INVALID_CONFIG);
         assert_eq!(read(r#","cni.dev/valid-attachments":[]"#).unwrap(), []);
@@ -186,17 +188,23 @@ mod tests {
             let list = read(&format!(r#","{key}":[{{"containerID":"c","ifname":"eth0"}}]"#)).unwrap();
             assert_eq!((list[0].container_id.as_str(), list[0].ifname.as_str()), ("c", "eth0"));
         }
-        let both = r#","cni.dev/attachments":[],"cni.dev/valid-attachments":[{"containerID":"c","ifname":"e"}]"#;
+        let both =
+            r#","cni.dev/attachments":[],"cni.dev/valid-attachments":[{"containerID":"c","ifname":"e"}]"#;
         assert_eq!(read(both).unwrap().len(), 1);
         for bad in [r#"[{"containerID":"../x","ifname":"e"}]"#, r#"[{"containerID":"c"}]"#, "7", r#"["x"]"#] {
-            assert_eq!(read(&format!(r#","cni.dev/valid-attachments":{bad}"#)).unwrap_err().code, Code::DECODE, "{bad}");
+            assert_eq!(
+                read(&format!(r#","cni.dev/valid-attachments":{bad}"#)).unwrap_err().code,
+                Code::DECODE,
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn dns_of_the_config_replaces_ipams_whole() {
         let ipam = Dns { nameservers: vec!["1.1.1.1".into()], ..Dns::default() };
-        let conf = |text: &str| json::decode::<DnsConf>(&serde_json::from_str(text).unwrap()).unwrap().or(&ipam);
+        let conf =
+            |text: &str| json::decode::<DnsConf>(&serde_json::from_str(text).unwrap()).unwrap().or(&ipam);
         assert_eq!(conf("{}"), ipam);
         assert_eq!(conf(r#"{"search":[]}"#), Dns::default());
         assert_eq!(conf(r#"{"domain":"d"}"#), Dns { domain: "d".into(), ..Dns::default() });

@@ -86,8 +86,12 @@ impl Error {
     /// The error object that goes to stdout.
     #[must_use]
     pub fn to_json(&self, version: SpecVersion) -> String {
-        let wire =
-            Wire { cni_version: version.to_string(), code: self.code.0, msg: self.msg(), details: self.cause() };
+        let wire = Wire {
+            cni_version: version.to_string(),
+            code: self.code.0,
+            msg: self.msg(),
+            details: self.cause(),
+        };
         super::json::to_text(&wire)
     }
 

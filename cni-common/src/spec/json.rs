@@ -4,7 +4,7 @@
 
 use super::error::{Code, Error, Result};
 use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Unexpected, Visitor};
 use serde::{Serialize, forward_to_deserialize_any};
 use serde_json::Value;
 
@@ -62,9 +62,9 @@ impl<'de> Deserializer<'de> for Folding<'de> {
                 seq.end()?;
                 Ok(value)
             }
-            Value::Object(map) => {
-                visitor.visit_map(MapDeserializer::new(map.iter().map(|(key, value)| (key.as_str(), Folding(value)))))
-            }
+            Value::Object(map) => visitor.visit_map(MapDeserializer::new(
+                map.iter().map(|(key, value)| (key.as_str(), Folding(value))),
+            )),
             plain => plain.deserialize_any(visitor),
         }
     }
@@ -87,7 +87,12 @@ impl<'de> Deserializer<'de> for Folding<'de> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Self::Error> {
-        let Value::Object(map) = self.0 else { return self.deserialize_any(visitor) };
+        let map = match self.0 {
+            Value::Object(map) => map,
+            // Serde would take a list for the fields in order.
+            Value::Array(_) => return Err(serde_json::Error::invalid_type(Unexpected::Seq, &visitor)),
+            plain => return plain.deserialize_any(visitor),
+        };
         let mut known: Vec<(&str, &Value)> = Vec::with_capacity(fields.len());
         for (key, value) in map.iter().filter(|(_, value)| !value.is_null()) {
             let Some(field) = fields.iter().find(|field| field.eq_ignore_ascii_case(key)) else { continue };
@@ -163,7 +168,7 @@ mod tests {
             (r#"{"mtu":1500.0}"#, ["\"mtu\"", "1500.0"]),
             (r#"{"list":[{},{"dataDir":7}]}"#, ["list[1].dataDir", "7"]),
             (r#"{"list":{}}"#, ["\"list\"", "map"]),
-            (r"[]", ["config", "sequence"]),
+            (r"[]", ["sequence", "struct Conf"]),
         ] {
             let error = read(text).unwrap_err();
             assert_eq!(error.code, Code::DECODE);
@@ -176,7 +181,7 @@ mod tests {
     #[test]
     fn what_is_no_json_is_refused() {
         for text in ["", "{", "{} x", r#"{"a":}"#, "\u{1}", &"[".repeat(100_000)] {
-            assert_eq!(read(text).unwrap_err().code, Code::DECODE, "{:.20}", text);
+            assert_eq!(read(text).unwrap_err().code, Code::DECODE, "{text:.20}");
         }
         assert!(parse(b"{\"a\":\"\xff\"}").is_ok(), "invalid UTF-8 is replaced");
     }

@@ -198,9 +198,8 @@ pub fn digest(parts: &[&str], len: usize) -> String {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    let mut hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    hex.truncate(len);
-    hex
+    let nibbles = hash.finalize().into_iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    nibbles.take(len).filter_map(|nibble| char::from_digit(nibble.into(), 16)).collect()
 }
 
 #[cfg(test)]

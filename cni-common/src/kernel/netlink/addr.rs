@@ -55,8 +55,8 @@ pub fn list(socket: &mut Socket, link: u32) -> Result<Vec<Addr>, Refusal> {
     let _ = socket.raw().set_netlink_get_strict_chk(true);
     let mut body = AddressMessage::default();
     body.header.index = link;
-    let found = socket.dump(&format!("list addresses of link {link}"), &RouteNetlinkMessage::GetAddress(body));
-    let _ = socket.raw().set_netlink_get_strict_chk(false);
+    let found =
+        socket.dump(&format!("list addresses of link {link}"), &RouteNetlinkMessage::GetAddress(body));
     let addresses = found?.into_iter().filter_map(|message| match message {
         RouteNetlinkMessage::NewAddress(found) => Addr::from_message(&found),
         _ => None,
@@ -84,7 +84,11 @@ pub fn add(link: u32, net: IpNet, dad: Dad) -> Message<RouteNetlinkMessage> {
         body.header.flags = AddressHeaderFlags::Nodad;
         body.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     }
-    Message { doing: format!("add address {net} to link {link}"), flags: CREATE, body: RouteNetlinkMessage::NewAddress(body) }
+    Message {
+        doing: format!("add address {net} to link {link}"),
+        flags: CREATE,
+        body: RouteNetlinkMessage::NewAddress(body),
+    }
 }
 
 /// Takes an address from a link.

@@ -7,13 +7,18 @@ use crate::spec::{IfName, MacAddr};
 use netlink_packet_core::NLM_F_REQUEST;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask,
-    LinkFlags, LinkInfo, LinkMessage, State,
+    AfSpecInet, AfSpecUnspec, InetDevConf, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
+    InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
 };
 use nix::errno::Errno;
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::RawFd;
 
 /// What is known of a link.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the kernel's, and any combination exists"
+)]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
     /// Its index in its namespace.
@@ -105,8 +110,19 @@ impl Link {
 /// # Errors
 /// Any refusal but "no such device".
 pub fn find(socket: &mut Socket, name: &IfName) -> Result<Option<Link>, Refusal> {
-    let body = message(0, vec![LinkAttribute::IfName(name.to_string()), without_statistics()]);
-    fetch(socket, format!("look up link {name}"), body)
+    Ok(find_all(socket, &[name])?.pop().flatten())
+}
+
+/// The links with these names, each if there is one.
+///
+/// # Errors
+/// Any refusal but "no such device".
+pub fn find_all(socket: &mut Socket, names: &[&IfName]) -> Result<Vec<Option<Link>>, Refusal> {
+    let ask = |name: &&IfName| {
+        let body = message(0, vec![LinkAttribute::IfName(name.to_string()), without_statistics()]);
+        question(format!("look up link {name}"), body)
+    };
+    socket.get_all(names.iter().map(ask).collect())?.into_iter().map(present).collect()
 }
 
 /// The link with that index, if there is one.
@@ -114,12 +130,15 @@ pub fn find(socket: &mut Socket, name: &IfName) -> Result<Option<Link>, Refusal>
 /// # Errors
 /// Any refusal but "no such device".
 pub fn find_index(socket: &mut Socket, index: u32) -> Result<Option<Link>, Refusal> {
-    fetch(socket, format!("look up link {index}"), message(index, vec![without_statistics()]))
+    present(socket.get(question(format!("look up link {index}"), message(index, vec![without_statistics()]))))
 }
 
-fn fetch(socket: &mut Socket, doing: String, body: LinkMessage) -> Result<Option<Link>, Refusal> {
-    let body = RouteNetlinkMessage::GetLink(body);
-    match socket.get(Message { doing, flags: NLM_F_REQUEST, body }) {
+fn question(doing: String, body: LinkMessage) -> Message<RouteNetlinkMessage> {
+    Message { doing, flags: NLM_F_REQUEST, body: RouteNetlinkMessage::GetLink(body) }
+}
+
+fn present(answer: Result<RouteNetlinkMessage, Refusal>) -> Result<Option<Link>, Refusal> {
+    match answer {
         Ok(RouteNetlinkMessage::NewLink(found)) => Ok(Some(Link::from_message(found))),
         Ok(_) => Ok(None),
         Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
@@ -199,9 +218,11 @@ pub struct PortFlags {
 /// Gives the bridge port `name` its owner's tag and its flags.
 #[must_use]
 pub fn mark_port(name: &IfName, alias: &str, flags: PortFlags) -> Message<RouteNetlinkMessage> {
-    let mut attributes = vec![LinkAttribute::IfName(name.to_string()), LinkAttribute::IfAlias(alias.to_owned())];
+    let mut attributes =
+        vec![LinkAttribute::IfName(name.to_string()), LinkAttribute::IfAlias(alias.to_owned())];
     if flags != PortFlags::default() {
-        let settings = vec![InfoBridgePort::HairpinMode(flags.hairpin), InfoBridgePort::Isolated(flags.isolated)];
+        let settings =
+            vec![InfoBridgePort::HairpinMode(flags.hairpin), InfoBridgePort::Isolated(flags.isolated)];
         attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
             LinkInfo::PortData(InfoPortData::BridgePort(settings)),
@@ -212,7 +233,12 @@ pub fn mark_port(name: &IfName, alias: &str, flags: PortFlags) -> Message<RouteN
 
 /// Makes a bridge, up. With an address of its own it keeps that address whatever ports come and go.
 #[must_use]
-pub fn create_bridge(name: &IfName, mac: MacAddr, mtu: Option<u32>, promisc: bool) -> Message<RouteNetlinkMessage> {
+pub fn create_bridge(
+    name: &IfName,
+    mac: MacAddr,
+    mtu: Option<u32>,
+    promisc: bool,
+) -> Message<RouteNetlinkMessage> {
     let mut attributes = vec![
         LinkAttribute::IfName(name.to_string()),
         LinkAttribute::Address(mac.0.to_vec()),
@@ -224,7 +250,11 @@ pub fn create_bridge(name: &IfName, mac: MacAddr, mtu: Option<u32>, promisc: boo
     if promisc {
         set_flag(&mut body, LinkFlags::Promisc, true);
     }
-    Message { doing: format!("make the bridge {name}"), flags: CREATE, body: RouteNetlinkMessage::NewLink(body) }
+    Message {
+        doing: format!("make the bridge {name}"),
+        flags: CREATE,
+        body: RouteNetlinkMessage::NewLink(body),
+    }
 }
 
 /// Switches a link up or down.
@@ -233,6 +263,17 @@ pub fn set_up(index: u32, up: bool) -> Message<RouteNetlinkMessage> {
     let mut body = message(index, vec![]);
     set_flag(&mut body, LinkFlags::Up, up);
     set(format!("set link {index} {}", if up { "up" } else { "down" }), body)
+}
+
+/// Makes a link announce its IPv4 addresses when it comes up (`net.ipv4.conf.IFNAME.arp_notify`), so that neighbours
+/// learn at once where an address that was used before is now.
+#[must_use]
+pub fn announce_addresses(index: u32) -> Message<RouteNetlinkMessage> {
+    let mut conf = InetDevConf::default();
+    conf.arp_notify = 1;
+    let conf = AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(conf)]);
+    let body = message(index, vec![LinkAttribute::AfSpecUnspec(vec![conf])]);
+    set(format!("set arp_notify on link {index}"), body)
 }
 
 /// Makes a link promiscuous.
@@ -246,7 +287,10 @@ pub fn set_promisc(index: u32) -> Message<RouteNetlinkMessage> {
 /// Gives a link its address.
 #[must_use]
 pub fn set_mac(index: u32, mac: MacAddr) -> Message<RouteNetlinkMessage> {
-    set(format!("set address {mac} on link {index}"), message(index, vec![LinkAttribute::Address(mac.0.to_vec())]))
+    set(
+        format!("set address {mac} on link {index}"),
+        message(index, vec![LinkAttribute::Address(mac.0.to_vec())]),
+    )
 }
 
 /// Gives a link its alias; the empty text takes it away.
@@ -264,17 +308,12 @@ pub fn delete(index: u32) -> Message<RouteNetlinkMessage> {
 }
 
 /// A random address that no vendor owns (locally administered, not a group).
-///
-/// # Errors
-/// When the kernel has no random bytes to give.
-pub fn random_mac() -> Result<MacAddr, Refusal> {
-    let mut mac = [0; 6];
-    getrandom::fill(&mut mac).map_err(|error| Refusal {
-        says: Some(error.to_string()),
-        ..Refusal::new("get random bytes", Errno::EIO)
-    })?;
+#[must_use]
+pub fn random_mac() -> MacAddr {
+    // The standard library seeds each hasher from the kernel's random numbers.
+    let [_, _, mut mac @ ..] = RandomState::new().hash_one(0).to_ne_bytes();
     mac[0] = (mac[0] & 0xfc) | 0x02;
-    Ok(MacAddr(mac))
+    MacAddr(mac)
 }
 
 fn message(index: u32, attributes: Vec<LinkAttribute>) -> LinkMessage {

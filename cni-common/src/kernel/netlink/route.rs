@@ -36,8 +36,10 @@ pub fn add(link: u32, route: &Route, gateway: Option<IpAddr>) -> Message<RouteNe
     ];
     body.attributes.extend(via.map(|via| RouteAttribute::Gateway(via.into())));
     body.attributes.extend((route.priority != 0).then_some(RouteAttribute::Priority(route.priority)));
-    let metrics = [(route.mtu, RouteMetric::Mtu(route.mtu)), (route.advmss, RouteMetric::Advmss(route.advmss))];
-    let metrics: Vec<_> = metrics.into_iter().filter(|(value, _)| *value != 0).map(|(_, metric)| metric).collect();
+    let metrics =
+        [(route.mtu, RouteMetric::Mtu(route.mtu)), (route.advmss, RouteMetric::Advmss(route.advmss))];
+    let metrics: Vec<_> =
+        metrics.into_iter().filter(|(value, _)| *value != 0).map(|(_, metric)| metric).collect();
     body.attributes.extend((!metrics.is_empty()).then_some(RouteAttribute::Metrics(metrics)));
     let via = via.map_or(String::new(), |via| format!(" via {via}"));
     Message {

@@ -2,7 +2,7 @@
 
 use crate::kernel::refusal::Refusal;
 use netlink_packet_core::{
-    ErrorMessage, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
     NetlinkPayload, NetlinkSerializable, NlaBuffer, NlasIterator,
 };
 use netlink_sys::SocketAddr;
@@ -14,16 +14,18 @@ use std::io;
 use std::ops::Range;
 
 /// Room for the largest datagram that the kernel makes of a dump (it looks at the reader's buffer, up to 32 KiB).
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 32 * 1024;
 /// How often a dump that the kernel says was torn is asked for again.
 const DUMP_TRIES: u32 = 5;
 /// `NLM_F_DUMP_INTR`: what a dump shows changed while it was made.
 const NLM_F_DUMP_INTR: u16 = 0x10;
+/// `NLM_F_CAPPED`: an error message repeats only the header of what it answers.
+const NLM_F_CAPPED: u16 = 0x100;
 /// `NLM_F_ACK_TLVS`: the kernel put its words for people behind the error number.
 const NLM_F_ACK_TLVS: u16 = 0x200;
 /// `NLMSGERR_ATTR_MSG`: those words.
 const NLMSGERR_ATTR_MSG: u16 = 1;
-/// The length of the header that an error message repeats.
+/// The length of a message's header, which begins with the message's length.
 const HEADER: usize = 16;
 
 /// A request, with what it is for in words.
@@ -62,7 +64,10 @@ impl Socket {
     /// # Errors
     /// What socket(2) says.
     pub fn route() -> Result<Self, Refusal> {
-        Self::open(NETLINK_ROUTE)
+        let socket = Self::open(NETLINK_ROUTE)?;
+        // The kernel's words for people. nf_tables has none.
+        socket.inner.set_ext_ack(true)?;
+        Ok(socket)
     }
 
     /// For nf_tables and conntrack.
@@ -74,12 +79,9 @@ impl Socket {
     }
 
     fn open(protocol: isize) -> Result<Self, Refusal> {
-        let opened = netlink_sys::Socket::new(protocol).and_then(|inner| {
-            inner.set_ext_ack(true)?;
-            inner.set_cap_ack(true)?;
-            Ok(Self { inner, sequence: 1, buffer: Vec::with_capacity(BUFFER) })
-        });
-        opened.map_err(|error| Refusal { doing: "open a netlink socket".to_owned(), ..error.into() })
+        let inner = netlink_sys::Socket::new(protocol)
+            .map_err(|error| Refusal { doing: "open a netlink socket".to_owned(), ..error.into() })?;
+        Ok(Self { inner, sequence: 1, buffer: Vec::with_capacity(BUFFER) })
     }
 
     pub(super) fn raw(&self) -> &netlink_sys::Socket {
@@ -90,22 +92,29 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel can't be talked to at all.
-    pub fn batch<M>(&mut self, messages: Vec<Message<M>>) -> Result<Vec<Result<(), Refusal>>, Refusal>
+    pub fn batch<M>(&mut self, mut messages: Vec<Message<M>>) -> Result<Vec<Result<(), Refusal>>, Refusal>
     where
         M: NetlinkSerializable + NetlinkDeserializable + Debug,
     {
         let names: Vec<String> = messages.iter().map(|message| message.doing.clone()).collect();
+        // The kernel answers in order and tells a refusal unasked: once the last is acknowledged, those before it
+        // that were not refused are done.
+        for message in messages.iter_mut().rev().skip(1) {
+            message.flags &= !NLM_F_ACK;
+        }
         let sent = self.send(messages)?;
-        let mut answers: Vec<Option<Result<(), Refusal>>> = names.iter().map(|_| None).collect();
-        while answers.iter().any(Option::is_none) {
+        let mut answers: Vec<Result<(), Refusal>> = names.iter().map(|_| Ok(())).collect();
+        let mut open = !names.is_empty();
+        while open {
             for answer in self.receive::<M>()? {
                 let Some(at) = position(&sent, answer.header.sequence_number) else { continue };
                 if let NetlinkPayload::Error(error) = answer.payload {
-                    answers[at] = Some(verdict(&names[at], answer.header.flags, &error));
+                    answers[at] = verdict(&names[at], answer.header.flags, &error);
+                    open &= at + 1 < names.len();
                 }
             }
         }
-        Ok(answers.into_iter().flatten().collect())
+        Ok(answers)
     }
 
     /// Sends one message and waits until it is acknowledged.
@@ -128,22 +137,36 @@ impl Socket {
         M: NetlinkSerializable + NetlinkDeserializable + Debug,
     {
         let doing = message.doing.clone();
-        let sent = self.send(vec![message])?;
-        loop {
+        let answer = self.get_all(vec![message])?.pop();
+        answer.unwrap_or_else(|| Err(Refusal::new(doing, Errno::ENOENT)))
+    }
+
+    /// Asks for several objects with one send. One answer each, in order, as [`Socket::get`] gives it.
+    ///
+    /// # Errors
+    /// When the kernel can't be talked to at all.
+    pub fn get_all<M>(&mut self, messages: Vec<Message<M>>) -> Result<Vec<Result<M, Refusal>>, Refusal>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable + Debug,
+    {
+        let names: Vec<String> = messages.iter().map(|message| message.doing.clone()).collect();
+        let sent = self.send(messages)?;
+        let mut answers: Vec<Option<Result<M, Refusal>>> = names.iter().map(|_| None).collect();
+        while answers.iter().any(Option::is_none) {
             for answer in self.receive::<M>()? {
-                if position(&sent, answer.header.sequence_number).is_none() {
-                    continue;
-                }
+                let Some(at) = position(&sent, answer.header.sequence_number) else { continue };
                 match answer.payload {
-                    NetlinkPayload::InnerMessage(body) => return Ok(body),
+                    NetlinkPayload::InnerMessage(body) => answers[at] = Some(Ok(body)),
                     NetlinkPayload::Error(error) => {
-                        verdict(&doing, answer.header.flags, &error)?;
-                        return Err(Refusal::new(doing, Errno::ENOENT));
+                        let refused = verdict(&names[at], answer.header.flags, &error);
+                        let refused = refused.and(Err(Refusal::new(&names[at], Errno::ENOENT)));
+                        answers[at] = Some(refused);
                     }
                     _ => {}
                 }
             }
         }
+        Ok(answers.into_iter().flatten().collect())
     }
 
     /// Asks for all objects that `body` describes, again when the kernel says that the list was torn.
@@ -161,14 +184,18 @@ impl Socket {
                 Err(Torn::Interrupted) => {}
             }
         }
-        Err(Refusal { says: Some("the list changed while it was read, each time".to_owned()), ..Refusal::new(doing, Errno::EAGAIN) })
+        Err(Refusal {
+            says: Some("the list changed while it was read, each time".to_owned()),
+            ..Refusal::new(doing, Errno::EAGAIN)
+        })
     }
 
     fn dump_once<M>(&mut self, doing: &str, body: M) -> Result<Vec<M>, Torn>
     where
         M: NetlinkSerializable + NetlinkDeserializable + Debug,
     {
-        let sent = self.send(vec![Message { doing: doing.to_owned(), flags: NLM_F_REQUEST | NLM_F_DUMP, body }])?;
+        let sent =
+            self.send(vec![Message { doing: doing.to_owned(), flags: NLM_F_REQUEST | NLM_F_DUMP, body }])?;
         let mut list = Vec::new();
         let mut torn = false;
         loop {
@@ -259,7 +286,12 @@ pub(in crate::kernel) fn position(sent: &Range<u32>, sequence: u32) -> Option<us
 /// An acknowledgement, or a refusal with the kernel's words.
 pub(in crate::kernel) fn verdict(doing: &str, flags: u16, error: &ErrorMessage) -> Result<(), Refusal> {
     let Some(code) = error.code else { return Ok(()) };
-    let attributes = error.header.get(HEADER..).filter(|_| flags & NLM_F_ACK_TLVS != 0).unwrap_or_default();
+    // The answer repeats our message, whole unless capped; behind it come the words.
+    let repeated = match error.header.first_chunk() {
+        Some(len) if flags & NLM_F_CAPPED == 0 => (u32::from_ne_bytes(*len) as usize).next_multiple_of(4),
+        _ => HEADER,
+    };
+    let attributes = error.header.get(repeated..).filter(|_| flags & NLM_F_ACK_TLVS != 0).unwrap_or_default();
     let says = NlasIterator::new(attributes)
         .flatten()
         .find(|attribute: &NlaBuffer<&[u8]>| attribute.kind() == NLMSGERR_ATTR_MSG)

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST};
 use netlink_packet_netfilter::nftables::{
     Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, ExpressionAttribute, Expressions, Hook,
-    HookNumber, Immediate, InetHookNumber, ListAttribute, Lookup, NfTablesMessage, Operator, Payload, Register,
-    RuleAttribute, RuleMessage, SetAttribute, SetFlags, SetMessage, TableAttribute, TableMessage,
+    HookNumber, Immediate, InetHookNumber, ListAttribute, Lookup, NfTablesMessage, Operator, Payload,
+    Register, RuleAttribute, RuleMessage, SetAttribute, SetFlags, SetMessage, TableAttribute, TableMessage,
     Verdict as NftVerdict, VerdictAttribute,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
@@ -150,7 +150,12 @@ pub(super) fn message(
 
 pub(super) fn new_table(family: Family, name: &str) -> Message<NetfilterMessage> {
     let body = TableMessage { attributes: vec![TableAttribute::Name(name.to_owned())] };
-    message(family, format!("make nf_tables table {name}"), SET | NLM_F_CREATE, NfTablesMessage::NewTable(body))
+    message(
+        family,
+        format!("make nf_tables table {name}"),
+        SET | NLM_F_CREATE,
+        NfTablesMessage::NewTable(body),
+    )
 }
 
 pub(super) fn new_chain(family: Family, chain: &Chain) -> Message<NetfilterMessage> {
@@ -210,7 +215,8 @@ pub(super) fn new_rule(family: Family, rule: &Rule) -> Message<NetfilterMessage>
             ]),
         ],
     });
-    let expressions: Vec<ListAttribute<ExpressionAttribute>> = expressions.into_iter().map(Into::into).collect();
+    let expressions: Vec<ListAttribute<ExpressionAttribute>> =
+        expressions.into_iter().map(Into::into).collect();
     let mut attributes = vec![
         RuleAttribute::Table(chain.table.to_owned()),
         RuleAttribute::Chain(chain.name.to_owned()),

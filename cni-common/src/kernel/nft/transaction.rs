@@ -9,7 +9,9 @@ use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, NfTablesMessage, TableAttribute, TableMessage,
 };
 use netlink_packet_netfilter::none::ControlMessage;
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
 use nix::errno::Errno;
 
 /// `NFNL_SUBSYS_NFTABLES`
@@ -73,7 +75,8 @@ impl Transaction {
                     continue;
                 };
                 // The kernel answers each change; or the boundaries, when it gave up on the whole.
-                let doing = at.checked_sub(1).and_then(|at| names.get(at)).map_or("change nf_tables", String::as_str);
+                let doing =
+                    at.checked_sub(1).and_then(|at| names.get(at)).map_or("change nf_tables", String::as_str);
                 let whole = at == 0 || at > names.len();
                 let answer = verdict(doing, answer.header.flags, &error);
                 if whole && answer.is_err() {
@@ -102,7 +105,9 @@ pub fn chains(socket: &mut Socket, family: Family, table: &str) -> Result<Vec<St
     let found = socket.dump("list nf_tables chains", &NetfilterMessage::new(family.header(), body))?;
     let mut names = Vec::new();
     for message in found {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) = message.inner else { continue };
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) = message.inner else {
+            continue;
+        };
         let mut ours = false;
         let mut name = None;
         for attribute in chain.attributes {
