@@ -1,0 +1,81 @@
+//! What every test starts from: a machine, a folder for leases, a config to vary.
+
+use cni_conformance::{Answer, Call, Container, Host, Snapshot, leases};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use tempfile::TempDir;
+
+/// A machine with a folder for leases.
+pub struct Bed {
+    pub host: Host,
+    data: TempDir,
+}
+
+impl Bed {
+    pub fn new() -> Self {
+        Self { host: Host::enter(), data: tempfile::tempdir().unwrap() }
+    }
+
+    /// A dual-stack network `net1` on bridge `br1` with a gateway; `extra` adds keys or replaces them.
+    pub fn conf(&self, extra: &Value) -> Value {
+        let mut conf = json!({
+            "cniVersion": "1.1.0", "name": "net1", "type": "bridge", "bridge": "br1", "isGateway": true,
+            "ipam": self.ipam(&json!([[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]])),
+        });
+        merge(&mut conf, extra);
+        conf
+    }
+
+    /// `host-local` with these ranges, in this test's folder.
+    pub fn ipam(&self, ranges: &Value) -> Value {
+        json!({"type": "host-local", "dataDir": self.data.path(), "ranges": ranges})
+    }
+
+    pub fn leases(&self) -> BTreeMap<String, String> {
+        leases(self.data.path())
+    }
+}
+
+pub fn merge(conf: &mut Value, extra: &Value) {
+    for (key, value) in extra.as_object().unwrap() {
+        if value.is_null() {
+            conf.as_object_mut().unwrap().remove(key);
+        } else {
+            conf[key] = value.clone();
+        }
+    }
+}
+
+pub fn call(command: &str, conf: &Value, id: &str, container: &Container) -> Call {
+    Call::new("bridge").command(command, conf).attachment(id, "eth0").netns(container)
+}
+
+pub fn add(conf: &Value, id: &str, container: &Container) -> Answer {
+    call("ADD", conf, id, container).run()
+}
+
+pub fn del(conf: &Value, id: &str, container: &Container) -> Answer {
+    call("DEL", conf, id, container).run()
+}
+
+pub fn check(conf: &Value, result: &Value, id: &str, container: &Container) -> Answer {
+    call("CHECK", &with_prev(conf, result), id, container).run()
+}
+
+pub fn with_prev(conf: &Value, result: &Value) -> Value {
+    let mut conf = conf.clone();
+    conf["prevResult"] = result.clone();
+    conf
+}
+
+/// What a container holds.
+pub fn inside(container: &Container) -> Snapshot {
+    Snapshot::through(&["nsenter".to_owned(), format!("--net={}", container.path())])
+}
+
+/// Runs one attachment through ADD and DEL, so that what stays for good (bridge, gateway, chains) is there.
+pub fn warm_up(conf: &Value) {
+    let container = Container::new();
+    add(conf, "warm-up", &container).ok();
+    del(conf, "warm-up", &container).ok();
+}

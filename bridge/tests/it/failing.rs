@@ -1,0 +1,250 @@
+//! An ADD that fails, wherever it fails, leaves the machine as it was.
+
+use crate::bed::{Bed, add, call, inside, warm_up};
+use cni_conformance::{Answer, Call, Container, Snapshot, write_file};
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+/// Runs `fail` on a machine where the network has been used before, and on a fresh one: nothing may be left.
+fn leaves_nothing(extra: &Value, fail: impl Fn(&Bed, &Value, &Container)) {
+    for warm in [true, false] {
+        let bed = Bed::new();
+        if warm {
+            warm_up(&bed.conf(&json!({"ipMasq": true})));
+        }
+        let (conf, pod) = (bed.conf(extra), Container::new());
+        let before = (Snapshot::take(), inside(&pod), bed.leases());
+        fail(&bed, &conf, &pod);
+        let after = (Snapshot::take(), inside(&pod), bed.leases());
+        assert_eq!(after.0.links, before.0.links, "warm: {warm}");
+        assert_eq!(after, before, "warm: {warm}");
+    }
+}
+
+#[test]
+fn when_the_config_is_wrong() {
+    for (extra, code, words) in [
+        (json!({"bridge": ""}), 7, "it is empty"),
+        (json!({"bridge": "a-name-of-17-chars"}), 7, "longer than 15 bytes"),
+        (json!({"bridge": "a/b"}), 7, "'/'"),
+        (json!({"bridge": "lo"}), 7, "already exists but is not a bridge"),
+        (json!({"bridge": 7}), 6, "\"bridge\""),
+        (json!({"mtu": -1}), 7, "mtu: -1 is out of range"),
+        (json!({"mtu": 67}), 7, "68 to 65535"),
+        (json!({"mtu": 65536}), 7, "65536"),
+        (json!({"mtu": 1500.5}), 6, "\"mtu\""),
+        (json!({"mtu": "1500"}), 6, "\"mtu\""),
+        (json!({"isGateway": "true"}), 6, "\"isGateway\""),
+        (json!({"ipMasqBackend": "pf"}), 7, "unknown ipmasq backend \"pf\""),
+        (json!({"ipam": {"type": "no-such-plugin"}}), 7, "failed to find plugin \"no-such-plugin\" in path ["),
+        (json!({"ipam": {"type": "../host-local"}}), 7, "invalid plugin name"),
+        (json!({"ipam": {"type": "/bin/true"}}), 7, "invalid plugin name"),
+        (json!({"ipam": {"type": ".."}}), 7, "invalid plugin name"),
+        (json!({"ipam": {"type": 7}}), 6, "ipam.type"),
+        (json!({"ipam": "host-local"}), 6, "\"ipam\""),
+        (json!({"prevResult": null, "dns": {"nameservers": "1.1.1.1"}}), 6, "dns.nameservers"),
+    ] {
+        leaves_nothing(&extra, |_, conf, pod| {
+            let why = add(conf, "c1", pod).fails(code);
+            assert!(why.contains(words), "{extra} → {why}");
+        });
+    }
+}
+
+#[test]
+fn when_the_namespace_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, fifo) = (dir.path().join("file"), dir.path().join("fifo"));
+    write_file(&file, "x", 0o600);
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for path in [file, fifo, dir.path().to_owned(), dir.path().join("missing"), "/proc/self/ns/mnt".into()] {
+        leaves_nothing(&json!({"ipMasq": true}), |_, conf, pod| {
+            let why = call("ADD", conf, "c1", pod).env("CNI_NETNS", path.as_os_str()).run().fails(4);
+            assert!(why.contains("CNI_NETNS"), "{why}");
+        });
+    }
+}
+
+#[test]
+fn when_the_namespace_is_our_own() {
+    leaves_nothing(&json!({}), |_, conf, pod| {
+        // The child's own, by whatever path.
+        let call = call("ADD", conf, "c1", pod).env("CNI_NETNS", "/proc/self/ns/net");
+        let why = call.run().fails(8);
+        assert!(why.contains("should not be the same"), "{why}");
+    });
+}
+
+#[test]
+fn when_the_interface_is_there() {
+    leaves_nothing(&json!({}), |_, conf, pod| {
+        pod.ip("link add eth0 type bridge");
+        add(conf, "c1", pod).fails(101);
+        pod.ip("link del eth0");
+    });
+    for reserved in ["lo", "all", "default"] {
+        leaves_nothing(&json!({}), |_, conf, pod| {
+            call("ADD", conf, "c1", pod).attachment("c1", reserved).run().fails(4);
+        });
+    }
+}
+
+#[test]
+fn when_ipam_has_no_address_left() {
+    let bed = Bed::new();
+    let one = json!({"ipam": bed.ipam(&json!([[{"subnet": "10.1.0.0/30"}]]))});
+    let first = Container::new();
+    add(&bed.conf(&one), "c1", &first).ok();
+    let (machine, leases, pod) = (Snapshot::take(), bed.leases(), Container::new());
+    let empty = inside(&pod);
+    let why = add(&bed.conf(&one), "c2", &pod).fails(11);
+    assert!(why.contains("no IP addresses available in range set: 10.1.0.1-10.1.0.2"), "{why}");
+    assert!(why.contains("1 of 1 addresses are in use"), "{why}");
+    assert_eq!((Snapshot::take(), bed.leases(), inside(&pod)), (machine, leases, empty));
+}
+
+#[test]
+fn when_a_route_can_not_be_made() {
+    let bed = Bed::new();
+    let mut ipam = bed.ipam(&json!([[{"subnet": "10.1.0.0/24"}]]));
+    ipam["routes"] = json!([{"dst": "10.7.0.0/16", "gw": "172.16.0.1"}]);
+    let (before, pod) = (Snapshot::take(), Container::new());
+    let empty = inside(&pod);
+    let why = add(&bed.conf(&json!({"ipam": ipam})), "c1", &pod).fails(5);
+    assert!(why.contains("add route 10.7.0.0/16 via 172.16.0.1"), "{why}");
+    assert!(why.contains("Nexthop has invalid gateway"), "the kernel's own words: {why}");
+    assert_eq!((Snapshot::take(), inside(&pod)), (before, empty));
+    assert!(bed.leases().is_empty());
+}
+
+#[test]
+fn when_masquerading_can_not_be_set_up() {
+    leaves_nothing(&json!({"ipMasq": true, "name": "net2"}), |bed, conf, pod| {
+        // A map of our name that is none of ours.
+        bed.host.run("nft", &["add table ip6 cni_masquerade"]);
+        bed.host.run("nft", &["delete table ip6 cni_masquerade"]);
+        bed.host.run("nft", &["add table ip6 cni_masquerade; add map ip6 cni_masquerade sources { type inet_service : verdict; }"]);
+        let why = add(conf, "c1", pod).fails(5);
+        assert!(why.contains("failed to set up ipMasq"), "{why}");
+        bed.host.run("nft", &["delete table ip6 cni_masquerade"]);
+        if Snapshot::take().rules.contains("table ip cni_masquerade") {
+            warm_up(&bed.conf(&json!({"ipMasq": true})));
+        }
+    });
+}
+
+#[test]
+fn when_nobody_takes_the_result() {
+    leaves_nothing(&json!({"ipMasq": true}), |bed, conf, pod| {
+        let dir = cni_conformance::bin_dir();
+        let script = format!(
+            "printf %s '{conf}' | CNI_PATH={} CNI_COMMAND=ADD CNI_CONTAINERID=c1 CNI_IFNAME=eth0 CNI_NETNS={} {} \
+             > /dev/full; test $? = 1",
+            dir.display(),
+            pod.path(),
+            dir.join("bridge").display()
+        );
+        bed.host.run("sh", &["-c", &script]);
+        if Snapshot::take().rules.contains("cni_masquerade") {
+            // The first ADD of a network makes its chains, which stay.
+            warm_up(&bed.conf(&json!({"ipMasq": true})));
+        }
+    });
+}
+
+/// A folder with `bridge` and an IPAM plugin that runs `script`.
+fn with_ipam(script: &str) -> (tempfile::TempDir, Value) {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("bridge");
+    std::fs::copy(cni_conformance::bin_dir().join("bridge"), &program).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_file(&dir.path().join("ipam"), format!("#!/bin/sh\n{script}\n"), 0o755);
+    (dir, json!({"ipam": {"type": "ipam"}}))
+}
+
+fn add_in(dir: &tempfile::TempDir, conf: &Value, pod: &Container) -> Answer {
+    Call::of(dir.path(), "bridge").command("ADD", conf).attachment("c1", "eth0").netns(pod).run()
+}
+
+#[test]
+fn when_ipam_misbehaves() {
+    for (script, code, words) in [
+        ("exit 3", 5, "exit status 3"),
+        ("echo oops >&2; exit 1", 5, "oops"),
+        ("kill -9 $$", 5, "signal 9"),
+        ("echo '{\"code\": 77, \"msg\": \"no\", \"details\": \"why\"}'; exit 1", 77, "no: why"),
+        ("echo nonsense", 6, "not JSON"),
+        ("true", 6, "not JSON"),
+        ("echo '{}'", 7, "IPAM plugin returned missing IP config"),
+        ("echo '{\"cniVersion\":\"1.1.0\",\"ips\":[{\"address\":\"x\"}]}'", 6, "invalid CIDR address: x"),
+        ("echo '{\"cniVersion\":\"8.8.8\",\"ips\":[]}'", 1, "incompatible"),
+    ] {
+        let (dir, extra) = with_ipam(script);
+        leaves_nothing(&extra, |_, conf, pod| {
+            let why = add_in(&dir, conf, pod).fails(code);
+            assert!(why.contains(words), "{script} → {why}");
+        });
+    }
+}
+
+#[test]
+fn a_failed_ipam_add_is_not_followed_by_its_del_and_a_good_one_is() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let note = format!("echo $CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME >> {}", log.path().display());
+    let calls = |script: &str, hinder: bool| {
+        write_file(log.path(), "", 0o600);
+        let (dir, extra) = with_ipam(&format!("{note}\n{script}"));
+        let bed = Bed::new();
+        let (conf, pod) = (bed.conf(&extra), Container::new());
+        if hinder {
+            bed.host.ip("link add br1 type bridge");
+            bed.host.ip("addr add 10.9.0.1/24 dev br1");
+        }
+        assert!(!add_in(&dir, &conf, &pod).is_ok());
+        std::fs::read_to_string(log.path()).unwrap()
+    };
+    assert_eq!(calls("exit 1", false), "ADD c1 eth0\n");
+    let good = "echo '{\"cniVersion\":\"1.1.0\",\"ips\":[{\"address\":\"10.1.0.5/24\"}]}'";
+    assert_eq!(calls(good, true), "ADD c1 eth0\nDEL c1 eth0\n");
+}
+
+#[test]
+fn ipam_gets_our_bytes_and_environment_and_its_stderr_is_kept() {
+    let seen = tempfile::tempdir().unwrap();
+    let script = format!(
+        "cat > {0}/stdin; env > {0}/env; echo a note >&2\n\
+         echo '{{\"cniVersion\":\"1.1.0\",\"ips\":[{{\"address\":\"10.1.0.5/24\"}}]}}'",
+        seen.path().display()
+    );
+    let (dir, extra) = with_ipam(&script);
+    let bed = Bed::new();
+    let conf = bed.conf(&extra);
+    // White space, order and numbers that no reader of ours would print again.
+    let text = format!("{}  , \"zz\": 9007199254740993, \"a\": 1.0 }}\n", conf.to_string().trim_end_matches('}'));
+    let text = text.replace("\"ipam\":{\"type\":\"ipam\"", "\"ipam\":{\"type\":\"ipam\"}");
+    let answer = Call::of(dir.path(), "bridge")
+        .command("ADD", &conf)
+        .stdin(text.clone())
+        .attachment("c1", "eth0")
+        .netns(&Container::new())
+        .env("CNI_ARGS", "IgnoreUnknown=1;FOO=bar")
+        .run();
+    answer.ok();
+    assert_eq!(std::fs::read_to_string(seen.path().join("stdin")).unwrap(), text);
+    let env = std::fs::read_to_string(seen.path().join("env")).unwrap();
+    for line in ["CNI_COMMAND=ADD", "CNI_CONTAINERID=c1", "CNI_IFNAME=eth0", "CNI_ARGS=IgnoreUnknown=1;FOO=bar"] {
+        assert!(env.lines().any(|have| have == line), "{line} in {env}");
+    }
+    assert!(answer.stderr.contains("a note"), "{}", answer.stderr);
+}
+
+#[test]
+fn bridge_as_its_own_ipam_ends_at_once() {
+    let begun = Instant::now();
+    leaves_nothing(&json!({"ipam": {"type": "bridge"}}), |_, conf, pod| {
+        let why = add(conf, "c1", pod).fails(7);
+        assert!(why.contains("bridge can't be an IPAM plugin"), "{why}");
+    });
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}

@@ -1,0 +1,196 @@
+//! One run of a plugin, as a runtime does it.
+
+use crate::netns::Container;
+use serde_json::Value;
+use std::ffi::OsString;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The folder of the plugins under test: `CNI_BIN_DIR`, else where cargo puts them.
+///
+/// # Panics
+/// When there are none.
+#[must_use]
+pub fn bin_dir() -> PathBuf {
+    let built = || std::env::current_exe().ok()?.parent()?.parent().map(Path::to_owned);
+    let dir = std::env::var_os("CNI_BIN_DIR").map(PathBuf::from).or_else(built).unwrap_or_default();
+    for plugin in ["bridge", "host-local", "loopback"] {
+        assert!(dir.join(plugin).is_file(), "no {plugin} in {}; run `cargo build --workspace` first", dir.display());
+    }
+    dir
+}
+
+/// A run of a plugin that is to be.
+#[derive(Clone)]
+pub struct Call {
+    program: PathBuf,
+    env: Vec<(String, OsString)>,
+    stdin: Vec<u8>,
+}
+
+impl Call {
+    /// A run of our plugin of that name, with nothing but `CNI_PATH` in its environment.
+    #[must_use]
+    pub fn new(plugin: &str) -> Self {
+        Self::of(&bin_dir(), plugin)
+    }
+
+    /// A run of the plugin of that name in `dir`, which is also its `CNI_PATH`.
+    #[must_use]
+    pub fn of(dir: &Path, plugin: &str) -> Self {
+        let call = Self { program: dir.join(plugin), env: vec![], stdin: vec![] };
+        call.env("CNI_PATH", dir.as_os_str())
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    pub fn env(mut self, key: &str, value: impl Into<OsString>) -> Self {
+        self.env.retain(|(known, _)| known != key);
+        self.env.push((key.to_owned(), value.into()));
+        self
+    }
+
+    /// Takes a variable away.
+    #[must_use]
+    pub fn without(mut self, key: &str) -> Self {
+        self.env.retain(|(known, _)| known != key);
+        self
+    }
+
+    /// The command, with a config.
+    #[must_use]
+    pub fn command(self, command: &str, conf: &Value) -> Self {
+        self.env("CNI_COMMAND", command).stdin(conf.to_string())
+    }
+
+    /// stdin's bytes.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = bytes.into();
+        self
+    }
+
+    /// Container ID and interface name.
+    #[must_use]
+    pub fn attachment(self, container_id: &str, ifname: &str) -> Self {
+        self.env("CNI_CONTAINERID", container_id).env("CNI_IFNAME", ifname)
+    }
+
+    /// The container's namespace.
+    #[must_use]
+    pub fn netns(self, container: &Container) -> Self {
+        self.env("CNI_NETNS", container.path())
+    }
+
+    /// Runs it.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    #[must_use]
+    pub fn run(&self) -> Answer {
+        let mut command = Command::new(&self.program);
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.envs(self.env.iter().map(|(key, value)| (key, value)));
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let Ok(mut child) = child else { panic!("{}: {child:?}", self.program.display()) };
+        if let Some(mut stdin) = child.stdin.take()
+            && let Err(error) = stdin.write_all(&self.stdin)
+        {
+            // It did not want to read it all.
+            assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}");
+        }
+        match child.wait_with_output() {
+            Ok(output) => Answer {
+                call: self.clone(),
+                code: output.status.code(),
+                stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+                stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            },
+            Err(error) => panic!("{}: {error}", self.program.display()),
+        }
+    }
+}
+
+/// What a plugin answered.
+pub struct Answer {
+    call: Call,
+    /// The exit code; `None` after a signal.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it logged.
+    pub stderr: String,
+}
+
+impl Answer {
+    /// Whether the exit code is 0.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// stdout as JSON; `null` when it is empty.
+    ///
+    /// # Panics
+    /// When it is neither.
+    #[must_use]
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        if self.stdout.is_empty() {
+            return Value::Null;
+        }
+        match serde_json::from_str(&self.stdout) {
+            Ok(json) => json,
+            Err(error) => panic!("stdout is no JSON: {error}\n{}", self.dump()),
+        }
+    }
+
+    /// The result of a call that has to succeed.
+    ///
+    /// # Panics
+    /// When it failed.
+    #[track_caller]
+    pub fn ok(&self) -> Value {
+        assert!(self.is_ok(), "expected success\n{}", self.dump());
+        self.json()
+    }
+
+    /// The message of a call that has to fail with `code`, and with a well-formed error.
+    ///
+    /// # Panics
+    /// When it succeeded, or failed in another way.
+    #[track_caller]
+    pub fn fails(&self, code: u32) -> String {
+        assert_eq!(self.code, Some(1), "expected exit code 1\n{}", self.dump());
+        let json = self.json();
+        let version = json["cniVersion"].as_str().unwrap_or_default();
+        assert!(!version.is_empty(), "the error names no cniVersion\n{}", self.dump());
+        assert_eq!(json["code"], code, "expected error code {code}\n{}", self.dump());
+        let message = json["msg"].as_str().unwrap_or_default();
+        assert!(!message.is_empty(), "the error says nothing\n{}", self.dump());
+        format!("{message}: {}", json["details"].as_str().unwrap_or_default())
+    }
+
+    /// Everything about the call, for a person who wants to know why.
+    #[must_use]
+    pub fn dump(&self) -> String {
+        let show = |program: &str, args: &[&str]| {
+            let output = Command::new(program).args(args).output();
+            output.map_or_else(|error| error.to_string(), |output| String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let env: Vec<String> =
+            self.call.env.iter().map(|(key, value)| format!("{key}={}", value.to_string_lossy())).collect();
+        format!(
+            "--- {} with\n{}\n--- stdin\n{:.2000}\n--- exit code {:?}, stdout\n{:.4000}\n--- stderr\n{:.4000}\n--- ip addr\n{}--- nft list ruleset\n{}",
+            self.call.program.display(),
+            env.join("\n"),
+            String::from_utf8_lossy(&self.call.stdin),
+            self.code,
+            self.stdout,
+            self.stderr,
+            show("ip", &["addr"]),
+            show("nft", &["list", "ruleset"]),
+        )
+    }
+}

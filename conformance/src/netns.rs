@@ -1,0 +1,115 @@
+//! Namespaces for tests. None has a name or a mount: when the test process ends, they are gone.
+
+use nix::sched::{CloneFlags, unshare};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::process::{Command, Output};
+
+/// The machine of a test: the calling thread is moved into a network namespace of its own.
+pub struct Host;
+
+impl Host {
+    /// Moves the calling thread into a new namespace, `lo` up. What the thread starts from now on runs there.
+    ///
+    /// # Panics
+    /// When namespaces can't be had: a test that can't run fails.
+    #[must_use]
+    pub fn enter() -> Self {
+        let moved = unshare(CloneFlags::CLONE_NEWNET);
+        assert!(moved.is_ok(), "no network namespace: {moved:?}; tests run under `unshare -rn` or as root");
+        let host = Self;
+        host.ip("link set lo up");
+        host
+    }
+
+    /// Runs `ip` with these arguments.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[allow(clippy::unused_self, reason = "only who entered a namespace may change the network")]
+    pub fn ip(&self, args: &str) -> String {
+        succeed(Command::new("ip").args(args.split_whitespace()))
+    }
+
+    /// Runs a program on the host and gives what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[allow(clippy::unused_self, reason = "only who entered a namespace may change the network")]
+    pub fn run(&self, program: &str, args: &[&str]) -> String {
+        succeed(Command::new(program).args(args))
+    }
+}
+
+/// A network namespace to attach.
+pub struct Container(File);
+
+impl Container {
+    /// A new one, `lo` down, as a runtime makes it.
+    ///
+    /// # Panics
+    /// When namespaces can't be had.
+    #[must_use]
+    pub fn new() -> Self {
+        let made = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNET)?;
+                File::open("/proc/thread-self/ns/net")
+            });
+            thread.join()
+        });
+        match made {
+            Ok(Ok(file)) => Self(file),
+            other => panic!("no network namespace: {other:?}"),
+        }
+    }
+
+    /// The value of `CNI_NETNS`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+
+    /// Runs a program inside, whatever it returns.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn try_run(&self, program: &str, args: &[&str]) -> Output {
+        let mut command = Command::new("nsenter");
+        let output = command.arg(format!("--net={}", self.path())).arg(program).args(args).output();
+        match output {
+            Ok(output) => output,
+            Err(error) => panic!("nsenter: {error}"),
+        }
+    }
+
+    /// Runs `ip` inside.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn ip(&self, args: &str) -> String {
+        let output = self.try_run("ip", &args.split_whitespace().collect::<Vec<_>>());
+        assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Whether one ping inside is answered.
+    #[must_use]
+    pub fn pings(&self, address: &str) -> bool {
+        self.try_run("ping", &["-c", "1", "-W", "2", address]).status.success()
+    }
+}
+
+impl Default for Container {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn succeed(command: &mut Command) -> String {
+    match command.output() {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Ok(output) => panic!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => panic!("{command:?}: {error}"),
+    }
+}

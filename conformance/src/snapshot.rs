@@ -1,0 +1,113 @@
+//! What a machine holds, to compare before and after.
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+/// Links, addresses, routes and nf_tables rules of a namespace. Two are equal when nothing was left and nothing is
+/// missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Name → what does not change by itself.
+    pub links: BTreeMap<String, String>,
+    /// Link and address.
+    pub addresses: Vec<String>,
+    /// Routes of all tables but `local`.
+    pub routes: Vec<String>,
+    /// `nft list ruleset`
+    pub rules: String,
+}
+
+impl Snapshot {
+    /// Of the calling thread's namespace.
+    #[must_use]
+    pub fn take() -> Self {
+        Self::through(&[])
+    }
+
+    /// Of the namespace that the program `prefix` (such as `nsenter --net=…`) leads into.
+    ///
+    /// # Panics
+    /// When `ip` or `nft` fail.
+    #[must_use]
+    pub fn through(prefix: &[String]) -> Self {
+        let ask = |words: &[&str]| {
+            let mut words = prefix.iter().map(String::as_str).chain(words.iter().copied());
+            let output = Command::new(words.next().unwrap_or_default()).args(words).output();
+            let output = output.unwrap_or_else(|error| panic!("snapshot: {error}"));
+            assert!(output.status.success(), "snapshot: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let json = |words: &[&str]| serde_json::from_str::<Value>(&ask(words)).unwrap_or(Value::Null);
+        let links = items(&json(&["ip", "-j", "-d", "link"])).iter().map(describe_link).collect();
+        let addresses = items(&json(&["ip", "-j", "addr"])).iter().flat_map(describe_addresses).collect();
+        let mut routes = Vec::new();
+        for family in ["-4", "-6"] {
+            let found = ask(&["ip", family, "route", "show", "table", "all"]);
+            let kept = found.lines().filter(|line| !line.contains("table local") && !line.starts_with("fe80::"));
+            // linkdown comes and goes with a bridge's ports.
+            routes.extend(kept.map(|line| line.trim_end().trim_end_matches(" linkdown").to_owned()));
+        }
+        Self { links, addresses, routes, rules: ask(&["nft", "list", "ruleset"]) }
+    }
+}
+
+fn items(list: &Value) -> Vec<Value> {
+    list.as_array().cloned().unwrap_or_default()
+}
+
+fn describe_link(link: &Value) -> (String, String) {
+    let flags = items(&link["flags"]);
+    let promisc = flags.iter().any(|flag| flag == "PROMISC");
+    let up = flags.iter().any(|flag| flag == "UP");
+    let port = &link["linkinfo"]["info_slave_data"];
+    let text = format!(
+        "kind {} up {up} mtu {} master {} alias {} promisc {promisc} hairpin {} isolated {}",
+        link["linkinfo"]["info_kind"], link["mtu"], link["master"], link["ifalias"], port["hairpin"], port["isolated"]
+    );
+    (link["ifname"].as_str().unwrap_or_default().to_owned(), text)
+}
+
+/// Link-local addresses come and go by themselves.
+fn describe_addresses(link: &Value) -> Vec<String> {
+    let name = link["ifname"].as_str().unwrap_or_default();
+    let addresses = items(&link["addr_info"]).into_iter().filter(|addr| addr["scope"] != "link");
+    let text = |addr: Value| {
+        let broadcast = addr["broadcast"].as_str().map(|brd| format!(" brd {brd}")).unwrap_or_default();
+        format!("{name} {}/{}{broadcast}", addr["local"].as_str().unwrap_or_default(), addr["prefixlen"])
+    };
+    addresses.map(text).collect()
+}
+
+/// The lease files below `data_dir`: path → text. Hints and locks are no leases.
+///
+/// # Panics
+/// When a folder can't be read.
+#[must_use]
+pub fn leases(data_dir: &Path) -> BTreeMap<String, String> {
+    files(data_dir).into_iter().filter(|(path, _)| !path.contains("last_reserved_ip") && !path.ends_with("/lock")).collect()
+}
+
+/// All files below `dir`: path relative to it → text.
+///
+/// # Panics
+/// When a folder can't be read.
+#[must_use]
+pub fn files(dir: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let name = path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().into_owned();
+            found.insert(name, String::from_utf8_lossy(&text).into_owned());
+        }
+    }
+    found
+}
