@@ -31,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 struct BridgeChanges {
     made: bool,
+    set_up: bool,
     addresses: Vec<IpNet>,
 }
 
@@ -79,7 +80,7 @@ impl<'a> Bridge<'a> {
                 all_ok(host.batch(missing)?)?;
             }
         }
-        let changes = Arc::new(Mutex::new(BridgeChanges { made, addresses: vec![] }));
+        let changes = Arc::new(Mutex::new(BridgeChanges { made, set_up: !link.up, addresses: vec![] }));
         let (name, to_undo) = (conf.bridge.clone(), Arc::clone(&changes));
         undo.push(format!("changes to the bridge {name}"), move || undo_bridge(&name, &to_undo));
         ignore_router_advertisements(&conf.bridge);
@@ -202,7 +203,7 @@ fn find_or_make(host: &mut Socket, conf: &Conf) -> Result<(Link, bool)> {
 /// another ADD that is about to make one.
 fn undo_bridge(name: &IfName, changes: &Mutex<BridgeChanges>) -> anyhow::Result<()> {
     let changes = changes.lock().map_err(|_| anyhow!("its changes are not known"))?;
-    if !changes.made && changes.addresses.is_empty() {
+    if !changes.made && !changes.set_up && changes.addresses.is_empty() {
         return Ok(());
     }
     let own = open_own()?;
@@ -219,6 +220,9 @@ fn undo_bridge(name: &IfName, changes: &Mutex<BridgeChanges>) -> anyhow::Result<
     }
     for net in &changes.addresses {
         absent_ok(host.ack(addr::delete(bridge.index, *net)))?;
+    }
+    if changes.set_up {
+        host.ack(link::set_up(bridge.index, false))?;
     }
     Ok(())
 }
@@ -341,7 +345,7 @@ impl Inside<'_> {
         let mut batch = vec![link::announce_addresses(index)];
         batch.extend(plan.ips.iter().map(|ip| addr::add(index, ip.address, dad)));
         batch.push(link::set_up(index, true));
-        batch.extend(plan.routes.iter().map(|route| route::add(index, route, plan.gateway_for(&route.dst))));
+        batch.extend(plan.routes.iter().map(|route| route::add(index, route, plan.gateway_for(route))));
         all_ok(self.socket.batch(batch)?).map_err(|refusal| {
             let exists = refusal.errno == Errno::EEXIST;
             let error =

@@ -196,7 +196,7 @@ impl Check<'_> {
 fn fulfils(found: &Route, wanted: &Route) -> bool {
     let table = wanted.table.filter(|table| *table != 0).unwrap_or(route::MAIN_TABLE);
     found.table == Some(table)
-        && wanted.gw.is_none_or(|gw| found.gw == Some(gw))
+        && wanted.gw.is_none_or(|gw| gw.is_unspecified() || found.gw == Some(gw))
         && [(wanted.priority, found.priority), (wanted.mtu, found.mtu), (wanted.advmss, found.advmss)]
             .iter()
             .all(|(wanted, found)| *wanted == 0 || wanted == found)

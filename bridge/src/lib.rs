@@ -187,10 +187,10 @@ fn refuse_reserved(ifname: &IfName) -> Result<()> {
 
 fn masquerade(attachment: &Attachment, l3: &L3, undo: &mut Undo) -> Result<()> {
     let nets = l3.nets();
-    masq::add(attachment, &nets)
-        .map_err(|refusal| Error::from(refusal).context("failed to set up ipMasq"))?;
-    let (attachment, known) = (attachment.clone(), nets.iter().map(ipnet::IpNet::addr).collect::<Vec<_>>());
-    undo.push("masquerading", move || Ok(masq::delete(&attachment, &known)?));
+    let made = masq::add(attachment, &nets);
+    let made = made.map_err(|refusal| Error::from(refusal).context("failed to set up ipMasq"))?;
+    let attachment = attachment.clone();
+    undo.push("masquerading", move || Ok(masq::undo(&attachment, &nets, made)?));
     Ok(())
 }
 

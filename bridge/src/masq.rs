@@ -22,7 +22,7 @@
 use cni_common::kernel::netlink::Socket;
 use cni_common::kernel::nft::{
     Chain, Element, Family, Map, Match, NatHook, Rule, Transaction, Verdict, chains, delete_chain,
-    delete_element, elements, find_element, insert_element,
+    delete_element, delete_unused_table, elements, find_element, insert_element,
 };
 use cni_common::kernel::{Refusal, absent_ok};
 use cni_common::spec::name::digest;
@@ -53,9 +53,12 @@ fn subnet_chain(name: &str) -> Chain<'_> {
 
 /// Masquerades what the container sends out of the subnets of its addresses `nets`.
 ///
+/// True when the table, or chains for the network, had to be made for it.
+///
 /// # Errors
 /// The kernel's refusal; then nothing was changed.
-pub fn add(attachment: &Attachment, nets: &[IpNet]) -> Result<(), Refusal> {
+pub fn add(attachment: &Attachment, nets: &[IpNet]) -> Result<bool, Refusal> {
+    let mut made = false;
     let mut socket = Socket::netfilter()?;
     // On all but the first ADD of a network, one message an address is all there is to send.
     let mut result = insertion(attachment, nets).commit(&mut socket);
@@ -64,18 +67,19 @@ pub fn add(attachment: &Attachment, nets: &[IpNet]) -> Result<(), Refusal> {
         match &result {
             Err(refusal) if refusal.errno == Errno::ENOENT => {
                 set_up(&mut transaction, &attachment.network, nets);
+                made = true;
             }
             Err(refusal) if refusal.errno == Errno::EEXIST => {
                 take_over(&mut socket, &mut transaction, attachment, nets)?;
             }
             // Somebody else's transaction came between.
             Err(refusal) if refusal.errno == Errno::EAGAIN => {}
-            _ => return result,
+            _ => break,
         }
         insert(&mut transaction, attachment, nets);
         result = transaction.commit(&mut socket);
     }
-    result
+    result.map(|()| made)
 }
 
 fn insertion(attachment: &Attachment, nets: &[IpNet]) -> Transaction {
@@ -208,7 +212,7 @@ pub fn missing(attachment: &Attachment, nets: &[IpNet]) -> Result<Option<(IpAddr
 }
 
 /// Ends the masquerading of whatever carries an orphan's tag, and deletes the chains of `network` that nothing leads to
-/// any more.
+/// any more, and the table when that was the last.
 ///
 /// # Errors
 /// Any refusal but that there is nothing to delete.
@@ -225,12 +229,38 @@ pub fn gc(network: &NetworkName, is_orphan: impl Fn(&str) -> bool) -> Result<(),
     let prefix = chain_prefix(network);
     for family in Family::BOTH {
         for name in chains(&mut socket, family, TABLE)?.iter().filter(|name| name.starts_with(&prefix)) {
-            let deleted = delete_chain(&mut socket, family, &subnet_chain(name));
-            result = result.and(match deleted {
-                Err(refusal) if refusal.errno == Errno::EBUSY => Ok(()),
-                other => absent_ok(other),
-            });
+            result = result.and(unused_ok(delete_chain(&mut socket, family, &subnet_chain(name))));
         }
+        result = result.and(delete_table(&mut socket, family));
+    }
+    result
+}
+
+/// Deletes the table when there is nothing in it but what it began with.
+fn delete_table(socket: &mut Socket, family: Family) -> Result<(), Refusal> {
+    unused_ok(delete_unused_table(socket, family, &[POSTROUTING], &[SOURCES]))
+}
+
+/// What is in use stays; what is gone is gone.
+fn unused_ok(result: Result<(), Refusal>) -> Result<(), Refusal> {
+    match result {
+        Err(refusal) if refusal.errno == Errno::EBUSY => Ok(()),
+        other => absent_ok(other),
+    }
+}
+
+/// Takes back what [`add`] did; where it `made` chains and tables, those too, unless somebody uses them by now.
+///
+/// # Errors
+/// Any refusal but that something is gone or in use.
+pub fn undo(attachment: &Attachment, nets: &[IpNet], made: bool) -> Result<(), Refusal> {
+    let known: Vec<IpAddr> = nets.iter().map(IpNet::addr).collect();
+    let mut result = delete(attachment, &known);
+    let mut socket = Socket::netfilter()?;
+    for net in nets.iter().filter(|_| made) {
+        let (family, name) = (Family::of(net.addr()), chain_name(&attachment.network, net));
+        result = result.and(unused_ok(delete_chain(&mut socket, family, &subnet_chain(&name))));
+        result = result.and(delete_table(&mut socket, family));
     }
     result
 }

@@ -43,11 +43,15 @@ pub fn l3(conf: &Conf, ipam: &Success) -> L3 {
 }
 
 impl L3 {
-    /// The gateway for routes of `dst`'s family that have none of their own.
+    /// The gateway for `route` when it has none of its own: the first of its family. A route of the scope of a link,
+    /// or narrower, leads to neighbours, past any gateway.
     #[must_use]
-    pub fn gateway_for(&self, dst: &IpNet) -> Option<IpAddr> {
-        let gateways = self.ips.iter().filter_map(|ip| ip.gateway);
-        gateways.into_iter().find(|gateway| gateway.is_ipv4() == dst.addr().is_ipv4())
+    pub fn gateway_for(&self, route: &Route) -> Option<IpAddr> {
+        const SCOPE_LINK: u8 = 253;
+        let mut gateways = self.ips.iter().filter_map(|ip| ip.gateway);
+        gateways
+            .find(|gateway| gateway.is_ipv4() == route.dst.addr().is_ipv4())
+            .filter(|_| route.scope.is_none_or(|scope| scope < SCOPE_LINK))
     }
 
     /// Whether there is an IPv6 address.
@@ -198,8 +202,11 @@ mod tests {
             "no second default route beside IPAM's, and IPAM's own repetition once"
         );
         assert!(plan.routes.iter().all(|route| route.gw.is_none()));
-        assert_eq!(plan.gateway_for(&net("0.0.0.0/0")), Some("10.1.0.1".parse().unwrap()));
-        assert_eq!(plan.gateway_for(&net("::/0")), Some("fd00::1".parse().unwrap()));
+        assert_eq!(plan.gateway_for(&plan.routes[0]), Some("10.1.0.1".parse().unwrap()));
+        assert_eq!(plan.gateway_for(&plan.routes[1]), Some("fd00::1".parse().unwrap()));
+
+        let neighbour = Route { scope: Some(253), ..plan.routes[0].clone() };
+        assert_eq!(plan.gateway_for(&neighbour), None);
 
         let mut policy = ipam(&both[..1], &["0.0.0.0/0"]);
         policy.routes[0].table = Some(100);

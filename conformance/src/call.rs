@@ -16,7 +16,11 @@ pub fn bin_dir() -> PathBuf {
     let built = || std::env::current_exe().ok()?.parent()?.parent().map(Path::to_owned);
     let dir = std::env::var_os("CNI_BIN_DIR").map(PathBuf::from).or_else(built).unwrap_or_default();
     for plugin in ["bridge", "host-local", "loopback"] {
-        assert!(dir.join(plugin).is_file(), "no {plugin} in {}; run `cargo build --workspace` first", dir.display());
+        assert!(
+            dir.join(plugin).is_file(),
+            "no {plugin} in {}; run `cargo build --workspace` first",
+            dir.display()
+        );
     }
     dir
 }
@@ -177,7 +181,10 @@ impl Answer {
     pub fn dump(&self) -> String {
         let show = |program: &str, args: &[&str]| {
             let output = Command::new(program).args(args).output();
-            output.map_or_else(|error| error.to_string(), |output| String::from_utf8_lossy(&output.stdout).into_owned())
+            output.map_or_else(
+                |error| error.to_string(),
+                |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+            )
         };
         let env: Vec<String> =
             self.call.env.iter().map(|(key, value)| format!("{key}={}", value.to_string_lossy())).collect();

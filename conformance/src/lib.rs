@@ -16,17 +16,15 @@ pub use snapshot::{Snapshot, leases};
 
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Makes a file with `text`; an executable one with `mode` 0o755.
+/// Writes `text` to a file, which is made with `mode` where it is missing (0o755 for an executable one).
 ///
 /// # Panics
 /// When it can't.
 pub fn write_file(path: &Path, text: impl AsRef<[u8]>, mode: u32) {
-    let made = File::options().write(true).create(true).truncate(true).mode(mode).open(path).and_then(|mut file| {
-        file.write_all(text.as_ref())?;
-        file.set_permissions(std::fs::Permissions::from_mode(mode))
-    });
-    assert!(made.is_ok(), "write {}: {made:?}", path.display());
+    let opened = File::options().write(true).create(true).truncate(true).mode(mode).open(path);
+    let written = opened.and_then(|mut file| file.write_all(text.as_ref()));
+    assert!(written.is_ok(), "write {}: {written:?}", path.display());
 }

@@ -45,7 +45,8 @@ impl Snapshot {
         let mut routes = Vec::new();
         for family in ["-4", "-6"] {
             let found = ask(&["ip", family, "route", "show", "table", "all"]);
-            let kept = found.lines().filter(|line| !line.contains("table local") && !line.starts_with("fe80::"));
+            let kept =
+                found.lines().filter(|line| !line.contains("table local") && !line.starts_with("fe80::"));
             // linkdown comes and goes with a bridge's ports.
             routes.extend(kept.map(|line| line.trim_end().trim_end_matches(" linkdown").to_owned()));
         }
@@ -64,7 +65,12 @@ fn describe_link(link: &Value) -> (String, String) {
     let port = &link["linkinfo"]["info_slave_data"];
     let text = format!(
         "kind {} up {up} mtu {} master {} alias {} promisc {promisc} hairpin {} isolated {}",
-        link["linkinfo"]["info_kind"], link["mtu"], link["master"], link["ifalias"], port["hairpin"], port["isolated"]
+        link["linkinfo"]["info_kind"],
+        link["mtu"],
+        link["master"],
+        link["ifalias"],
+        port["hairpin"],
+        port["isolated"]
     );
     (link["ifname"].as_str().unwrap_or_default().to_owned(), text)
 }
@@ -86,7 +92,10 @@ fn describe_addresses(link: &Value) -> Vec<String> {
 /// When a folder can't be read.
 #[must_use]
 pub fn leases(data_dir: &Path) -> BTreeMap<String, String> {
-    files(data_dir).into_iter().filter(|(path, _)| !path.contains("last_reserved_ip") && !path.ends_with("/lock")).collect()
+    files(data_dir)
+        .into_iter()
+        .filter(|(path, _)| !path.contains("last_reserved_ip") && !path.ends_with("/lock"))
+        .collect()
 }
 
 /// All files below `dir`: path relative to it → text.

@@ -15,7 +15,8 @@ fn a_dual_stack_pod_reaches_its_gateway_and_leaves_nothing() {
 
     let result = add(&conf, "c1", &pod).ok();
     assert_eq!(result["cniVersion"], "1.1.0");
-    let names: Vec<_> = (0..3).map(|i| result["interfaces"][i]["name"].as_str().unwrap().to_owned()).collect();
+    let names: Vec<_> =
+        (0..3).map(|i| result["interfaces"][i]["name"].as_str().unwrap().to_owned()).collect();
     assert_eq!((names[0].as_str(), names[2].as_str()), ("br1", "eth0"));
     assert_eq!(result["interfaces"][2]["sandbox"], pod.path());
     assert_eq!(result["interfaces"][2]["mtu"], 1500);
@@ -33,7 +34,10 @@ fn a_dual_stack_pod_reaches_its_gateway_and_leaves_nothing() {
     let macs = bed.host.ip("-br link");
     for (i, name) in names.iter().take(2).enumerate() {
         let mac = result["interfaces"][i]["mac"].as_str().unwrap();
-        assert!(macs.lines().any(|line| line.starts_with(name.as_str()) && line.contains(mac)), "{name} {mac}\n{macs}");
+        assert!(
+            macs.lines().any(|line| line.starts_with(name.as_str()) && line.contains(mac)),
+            "{name} {mac}\n{macs}"
+        );
     }
     assert!(pod.ip("link show eth0").contains(result["interfaces"][2]["mac"].as_str().unwrap()));
     for gateway in ["10.1.0.1", "fd00:1::1"] {
@@ -54,7 +58,8 @@ fn two_pods_reach_each_other() {
     let pods = [Container::new(), Container::new()];
     add(&conf, "c1", &pods[0]).ok();
     let other = add(&conf, "c2", &pods[1]).ok();
-    let address = |i: usize| other["ips"][i]["address"].as_str().unwrap().split('/').next().unwrap().to_owned();
+    let address =
+        |i: usize| other["ips"][i]["address"].as_str().unwrap().split('/').next().unwrap().to_owned();
     assert!(pods[0].pings(&address(0)) && pods[0].pings(&address(1)), "{other}");
 }
 
@@ -75,7 +80,9 @@ fn layer_2_needs_no_ipam_and_passes_check() {
 #[test]
 fn a_result_is_told_in_every_version() {
     let bed = Bed::new();
-    for (n, version) in ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"].into_iter().enumerate() {
+    for (n, version) in
+        ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"].into_iter().enumerate()
+    {
         let conf = bed.conf(&json!({"cniVersion": version}));
         let pod = Container::new();
         let result = add(&conf, "c1", &pod).ok();
@@ -129,7 +136,9 @@ fn two_interfaces_of_one_container_live_and_die_independently() {
     let conf = bed.conf(&json!({"ipMasq": true}));
     warm_up(&conf);
     let (before, pod) = (Snapshot::take(), Container::new());
-    let on = |ifname: &str, command: &str, conf: &Value| call(command, conf, "c1", &pod).attachment("c1", ifname).run();
+    let on = |ifname: &str, command: &str, conf: &Value| {
+        call(command, conf, "c1", &pod).attachment("c1", ifname).run()
+    };
     let first = on("eth0", "ADD", &conf).ok();
     let alone = Snapshot::take();
     on("eth1", "ADD", &conf).ok();
@@ -149,13 +158,15 @@ fn many_adds_at_once_on_a_fresh_machine_all_succeed() {
     let bed = Bed::new();
     let conf = bed.conf(&json!({"ipMasq": true, "isDefaultGateway": true}));
     let pods: Vec<Container> = (0..PODS).map(|_| Container::new()).collect();
-    let calls: Vec<Call> = pods.iter().enumerate().map(|(n, pod)| call("ADD", &conf, &format!("c{n}"), pod)).collect();
+    let calls: Vec<Call> =
+        pods.iter().enumerate().map(|(n, pod)| call("ADD", &conf, &format!("c{n}"), pod)).collect();
     // The threads inherit this test's namespace.
     let results: Vec<Value> = std::thread::scope(|scope| {
         let threads: Vec<_> = calls.iter().map(|call| scope.spawn(|| call.run().ok())).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    let addresses: HashSet<String> = results.iter().map(|result| result["ips"][0]["address"].to_string()).collect();
+    let addresses: HashSet<String> =
+        results.iter().map(|result| result["ips"][0]["address"].to_string()).collect();
     assert_eq!(addresses.len(), PODS);
     let bridges = Snapshot::take().links.values().filter(|link| link.contains("\"bridge\"")).count();
     assert_eq!(bridges, 1);

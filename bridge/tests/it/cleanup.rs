@@ -5,7 +5,10 @@ use cni_conformance::{Container, Snapshot, write_file};
 use serde_json::{Value, json};
 
 /// After an ADD and `lose`, DEL as `how` says cleans all but what was there before.
-fn cleans(lose: impl Fn(&Bed, &Container, &Value), how: impl Fn(cni_conformance::Call) -> cni_conformance::Call) {
+fn cleans(
+    lose: impl Fn(&Bed, &Container, &Value),
+    how: impl Fn(cni_conformance::Call) -> cni_conformance::Call,
+) {
     for prev in [true, false] {
         let bed = Bed::new();
         let conf = bed.conf(&json!({"ipMasq": true, "isDefaultGateway": true}));
@@ -87,7 +90,8 @@ fn after_the_lease_was_deleted_by_hand() {
     let pod = Container::new();
     add(&conf, "c1", &pod).ok();
     for path in bed.leases().keys() {
-        std::fs::remove_file(std::path::Path::new(conf["ipam"]["dataDir"].as_str().unwrap()).join(path)).unwrap();
+        std::fs::remove_file(std::path::Path::new(conf["ipam"]["dataDir"].as_str().unwrap()).join(path))
+            .unwrap();
     }
     del(&conf, "c1", &pod).ok();
     assert!(!pod.ip("link").contains("eth0"));
@@ -172,7 +176,12 @@ fn of_what_the_reference_plugin_made() {
     let conf = bed.conf(&json!({"cniVersion": "1.0.0"}));
     warm_up(&conf);
     let (before, pod) = (Snapshot::take(), Container::new());
-    cni_conformance::Call::of(reference, "bridge").command("ADD", &conf).attachment("c1", "eth0").netns(&pod).run().ok();
+    cni_conformance::Call::of(reference, "bridge")
+        .command("ADD", &conf)
+        .attachment("c1", "eth0")
+        .netns(&pod)
+        .run()
+        .ok();
     assert_eq!(bed.leases().len(), 2);
     del(&conf, "c1", &pod).ok();
     assert_eq!(Snapshot::take(), before);

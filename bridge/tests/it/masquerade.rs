@@ -21,7 +21,9 @@ fn outside(host: &Host) -> Container {
     host.ip(&format!("link set far netns {}", inside.id()));
     inside.kill().unwrap();
     inside.wait().unwrap();
-    for (family, near, far) in [("-4", "192.0.2.1/24", "192.0.2.2/24"), ("-6", "2001:db8::1/64", "2001:db8::2/64")] {
+    for (family, near, far) in
+        [("-4", "192.0.2.1/24", "192.0.2.2/24"), ("-6", "2001:db8::1/64", "2001:db8::2/64")]
+    {
         let nodad = if family == "-6" { "nodad" } else { "" };
         host.ip(&format!("{family} addr add {near} dev uplink {nodad}"));
         machine.ip(&format!("{family} addr add {far} dev far {nodad}"));
@@ -52,7 +54,8 @@ fn a_pod_reaches_the_outside_only_masqueraded() {
 #[test]
 fn the_tables_are_ours_and_others_are_let_be() {
     let bed = Bed::new();
-    let foreign = "add table ip nat; add chain ip nat POSTROUTING { type nat hook postrouting priority 100; }";
+    let foreign =
+        "add table ip nat; add chain ip nat POSTROUTING { type nat hook postrouting priority 100; }";
     bed.host.run("nft", &[foreign]);
     let before = bed.host.run("nft", &["list", "table", "ip", "nat"]);
     let conf = default_gateway(&bed, true);
@@ -79,7 +82,9 @@ fn a_thousand_elements_are_one_rule() {
     let conf = default_gateway(&bed, true);
     warm_up(&conf);
     let pods: Vec<Container> = (0..20).map(|_| Container::new()).collect();
-    let rules = |text: &str| text.lines().filter(|line| line.contains("masquerade") && !line.contains("table")).count();
+    let rules = |text: &str| {
+        text.lines().filter(|line| line.contains("masquerade") && !line.contains("table")).count()
+    };
     add(&conf, "p0", &pods[0]).ok();
     let one = rules(&Snapshot::take().rules);
     for (n, pod) in pods.iter().enumerate().skip(1) {

@@ -28,13 +28,16 @@ fn routes_have_their_mtu_advmss_priority_table_and_scope() {
         {"dst": "10.50.0.0/16", "mtu": 1300, "advmss": 1200, "priority": 77},
         {"dst": "10.51.0.0/16", "table": 1234, "gw": "10.1.0.9"},
         {"dst": "10.52.0.0/16", "table": 0},
-        {"dst": "10.1.0.77/32", "gw": "0.0.0.0", "scope": 253},
+        {"dst": "10.1.0.77/32", "scope": 253},
         {"dst": "fd50::/32", "mtu": 1400, "priority": 5, "table": 99}
     ]);
     let conf = bed.conf(&json!({"ipam": ipam}));
     let pod = Container::new();
     let result = add(&conf, "c1", &pod).ok();
-    assert_eq!(result["routes"][0], json!({"dst": "10.50.0.0/16", "mtu": 1300, "advmss": 1200, "priority": 77}));
+    assert_eq!(
+        result["routes"][0],
+        json!({"dst": "10.50.0.0/16", "mtu": 1300, "advmss": 1200, "priority": 77})
+    );
     let main = pod.ip("route");
     assert!(main.contains("10.50.0.0/16 via 10.1.0.1 dev eth0 metric 77 mtu 1300 advmss 1200"), "{main}");
     assert!(main.contains("10.52.0.0/16 via 10.1.0.1"), "{main}");
@@ -213,7 +216,10 @@ fn a_bridge_that_lost_its_last_port_works_at_the_first_try() {
     let mac = result["interfaces"][0]["mac"].as_str().unwrap().to_owned();
     assert_ne!(mac, "00:00:00:00:00:00");
     add(&bed.conf(&json!({})), "c2", &Container::new()).ok();
-    assert!(bed.host.ip("link show br1").contains(&mac), "a gateway's address does not change with its ports");
+    assert!(
+        bed.host.ip("link show br1").contains(&mac),
+        "a gateway's address does not change with its ports"
+    );
     assert!(pod.pings("10.1.0.1"));
 }
 
@@ -253,7 +259,10 @@ fn ipv4_works_where_ipv6_is_switched_off() {
 fn ipv6_is_switched_on_in_a_container_that_has_it_off() {
     let bed = Bed::new();
     let pod = Container::new();
-    pod.try_run("sysctl", &["-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"]);
+    pod.try_run(
+        "sysctl",
+        &["-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"],
+    );
     add(&bed.conf(&json!({})), "c1", &pod).ok();
     assert!(pod.pings("fd00:1::1"));
 }

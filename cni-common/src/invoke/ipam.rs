@@ -70,8 +70,8 @@ impl Ipam {
     /// Runs `command`, whose answer is empty.
     ///
     /// # Errors
-    /// The plugin's own. GC and STATUS of a plugin that does not know them (every reference IPAM plugin up to 1.5)
-    /// succeed: there is nothing it could do or say.
+    /// The plugin's own. GC and STATUS of a plugin that does not know them succeed: there is nothing it could do or
+    /// say.
     pub fn call(&self, command: Command) -> Result<()> {
         match self.start(command)?.wait() {
             Err(error) if matches!(command, Command::Gc | Command::Status) && is_unknown_command(&error) => {
@@ -82,8 +82,11 @@ impl Ipam {
     }
 }
 
+/// Older plugins miss variables (codes 3 and 4) that GC and STATUS do not have, or say that they do not know the
+/// command (code 4).
 fn is_unknown_command(error: &Error) -> bool {
-    error.code == Code::BAD_ENVIRONMENT && error.msg().starts_with("unknown CNI_COMMAND")
+    const UNKNOWN_CONTAINER: Code = Code(3);
+    matches!(error.code, UNKNOWN_CONTAINER | Code::BAD_ENVIRONMENT)
 }
 
 impl Pending {

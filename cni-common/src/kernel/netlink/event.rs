@@ -38,8 +38,7 @@ pub fn wait<T>(
     mut ready: impl FnMut() -> Result<Option<T>, Refusal>,
 ) -> Result<T, Refusal> {
     let deadline = Instant::now() + limit;
-    // Subscribing takes an address of our own.
-    events.raw().add_membership(group.number())?;
+    events.subscribe(group.number())?;
     loop {
         if let Some(value) = ready()? {
             return Ok(value);

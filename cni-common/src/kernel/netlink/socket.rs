@@ -84,6 +84,13 @@ impl Socket {
         Ok(Self { inner, sequence: 1, buffer: Vec::with_capacity(BUFFER) })
     }
 
+    /// Joins a group of events (`RTNLGRP_*`).
+    pub(super) fn subscribe(&mut self, group: u32) -> Result<(), Refusal> {
+        // Without an address of its own the socket would pass for the kernel's, and the kernel tells itself nothing.
+        self.inner.bind_auto()?;
+        Ok(self.inner.add_membership(group)?)
+    }
+
     pub(super) fn raw(&self) -> &netlink_sys::Socket {
         &self.inner
     }

@@ -10,4 +10,4 @@ mod transaction;
 
 pub use elements::{Element, delete_element, elements, find_element, insert_element};
 pub use object::{Chain, Family, Map, Match, NatHook, Rule, Verdict};
-pub use transaction::{Transaction, available, chains, delete_chain, delete_table};
+pub use transaction::{Transaction, available, chains, delete_chain, delete_unused_table};

@@ -4,9 +4,9 @@ use super::object::{Chain, Family, Map, Rule, SET, flush, message, new_chain, ne
 use crate::kernel::netlink::socket::{position, verdict};
 use crate::kernel::netlink::{Message, Socket};
 use crate::kernel::refusal::Refusal;
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkPayload};
+use netlink_packet_core::{NLM_F_NONREC, NLM_F_REQUEST, NetlinkPayload};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, NfTablesMessage, TableAttribute, TableMessage,
+    ChainAttribute, ChainMessage, NfTablesMessage, SetAttribute, SetMessage, TableAttribute, TableMessage,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{
@@ -129,23 +129,47 @@ pub fn chains(socket: &mut Socket, family: Family, table: &str) -> Result<Vec<St
 pub fn delete_chain(socket: &mut Socket, family: Family, chain: &Chain) -> Result<(), Refusal> {
     let mut transaction = Transaction::default();
     transaction.push(flush(family, chain));
-    let attributes =
-        vec![ChainAttribute::Table(chain.table.to_owned()), ChainAttribute::Name(chain.name.to_owned())];
-    let body = NfTablesMessage::DeleteChain(ChainMessage { attributes });
-    transaction.push(message(family, format!("delete nf_tables chain {}", chain.name), SET, body));
+    transaction.push(deletion_of_chain(family, chain));
     transaction.commit(socket)
 }
 
-/// Deletes a table and all that is in it.
+/// Deletes a table with these base chains and maps, if nothing else is in it: no element, no other chain. All at once,
+/// so that an element which somebody adds meanwhile is safe.
 ///
 /// # Errors
-/// `ENOENT` when there is none.
-pub fn delete_table(socket: &mut Socket, family: Family, table: &str) -> Result<(), Refusal> {
+/// `EBUSY` when something else is in it, `ENOENT` when there is none.
+pub fn delete_unused_table(
+    socket: &mut Socket,
+    family: Family,
+    chains: &[Chain],
+    maps: &[Map],
+) -> Result<(), Refusal> {
+    let Some(table) = chains.first().map(|chain| chain.table) else { return Ok(()) };
     let mut transaction = Transaction::default();
+    for chain in chains {
+        transaction.push(flush(family, chain));
+        transaction.push(deletion_of_chain(family, chain));
+    }
+    for map in maps {
+        let attributes =
+            vec![SetAttribute::Table(map.table.to_owned()), SetAttribute::Name(map.name.to_owned())];
+        let body = NfTablesMessage::DeleteSet(SetMessage { attributes });
+        // Without the flag the kernel would delete its elements, too.
+        let flags = SET | NLM_F_NONREC;
+        transaction.push(message(family, format!("delete nf_tables map {}", map.name), flags, body));
+    }
     let body = TableMessage { attributes: vec![TableAttribute::Name(table.to_owned())] };
     let body = NfTablesMessage::DeleteTable(body);
-    transaction.push(message(family, format!("delete nf_tables table {table}"), SET, body));
+    let flags = SET | NLM_F_NONREC;
+    transaction.push(message(family, format!("delete nf_tables table {table}"), flags, body));
     transaction.commit(socket)
+}
+
+fn deletion_of_chain(family: Family, chain: &Chain) -> Message<NetfilterMessage> {
+    let attributes =
+        vec![ChainAttribute::Table(chain.table.to_owned()), ChainAttribute::Name(chain.name.to_owned())];
+    let body = NfTablesMessage::DeleteChain(ChainMessage { attributes });
+    message(family, format!("delete nf_tables chain {}", chain.name), SET, body)
 }
 
 /// Whether this kernel, and this namespace, has nf_tables. Changes nothing.
