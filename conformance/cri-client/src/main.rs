@@ -1,0 +1,52 @@
+//! A kubelet in four words, for the end-to-end tests: what it asks of containerd's CRI about one pod sandbox.
+//!
+//! `cri-client SOCKET run NAME | ip ID | stop ID | remove ID`
+
+use anyhow::{Context, Result, bail};
+use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
+use k8s_cri::v1::{
+    LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest, RemovePodSandboxRequest,
+    RunPodSandboxRequest, StopPodSandboxRequest,
+};
+use std::io::Write;
+use tonic::transport::Endpoint;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [socket, verb, what] = args.as_slice() else {
+        bail!("usage: cri-client SOCKET run NAME | ip ID | stop ID | remove ID");
+    };
+    let channel = Endpoint::try_from(format!("unix://{socket}"))?.connect().await.context("connect to the CRI")?;
+    let mut cri = RuntimeServiceClient::new(channel);
+    let pod_sandbox_id = what.clone();
+    let answer = match verb.as_str() {
+        "run" => cri.run_pod_sandbox(run_request(what)).await?.into_inner().pod_sandbox_id,
+        "ip" => {
+            let request = PodSandboxStatusRequest { pod_sandbox_id, verbose: false };
+            let status = cri.pod_sandbox_status(request).await?.into_inner().status.context("no status")?;
+            status.network.context("the sandbox has no network")?.ip
+        }
+        "stop" => cri.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id }).await.map(|_| String::new())?,
+        "remove" => cri.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id }).await.map(|_| String::new())?,
+        other => bail!("unknown verb {other:?}"),
+    };
+    Ok(writeln!(std::io::stdout(), "{answer}")?)
+}
+
+fn run_request(name: &str) -> RunPodSandboxRequest {
+    let metadata = PodSandboxMetadata {
+        name: name.to_owned(),
+        uid: format!("{name}-uid"),
+        namespace: "default".to_owned(),
+        attempt: 0,
+    };
+    let config = PodSandboxConfig {
+        metadata: Some(metadata),
+        hostname: name.to_owned(),
+        log_directory: "/tmp".to_owned(),
+        linux: Some(LinuxPodSandboxConfig::default()),
+        ..PodSandboxConfig::default()
+    };
+    RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() }
+}
