@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts: what more than one of them needs.
 
 die() {

@@ -36,10 +36,17 @@ impl Plugin for Loopback {
     }
 
     fn del(&self, _request: &Request, target: &Target) -> Result<()> {
-        let Some(netns) = target.netns.as_deref().and_then(|path| Netns::open(path).ok()) else {
-            return Ok(());
+        let Some(path) = target.netns.as_deref() else { return Ok(()) };
+        let mut socket = match Netns::open(path).and_then(|netns| netns.run(open_socket)) {
+            Ok(socket) => socket,
+            Err(error) => {
+                // Gone, or never a namespace: there is nothing of ours in it.
+                if path.exists() {
+                    eprintln!("loopback: DEL of {}: {error}", target.attachment);
+                }
+                return Ok(());
+            }
         };
-        let mut socket = netns.run(open_socket)?;
         let Some(lo) = link::find(&mut socket, &lo_name()?)? else { return Ok(()) };
         if lo.alias.as_deref() == Some(target.attachment.tag().as_str()) {
             take_down(&mut socket, lo.index)?;

@@ -5,8 +5,8 @@
 use anyhow::{Context, Result, bail};
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
-    LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest, RemovePodSandboxRequest,
-    RunPodSandboxRequest, StopPodSandboxRequest,
+    LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest,
+    RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest,
 };
 use std::io::Write;
 use tonic::transport::Endpoint;
@@ -17,7 +17,8 @@ async fn main() -> Result<()> {
     let [socket, verb, what] = args.as_slice() else {
         bail!("usage: cri-client SOCKET run NAME | ip ID | stop ID | remove ID");
     };
-    let channel = Endpoint::try_from(format!("unix://{socket}"))?.connect().await.context("connect to the CRI")?;
+    let channel =
+        Endpoint::try_from(format!("unix://{socket}"))?.connect().await.context("connect to the CRI")?;
     let mut cri = RuntimeServiceClient::new(channel);
     let pod_sandbox_id = what.clone();
     let answer = match verb.as_str() {
@@ -27,8 +28,12 @@ async fn main() -> Result<()> {
             let status = cri.pod_sandbox_status(request).await?.into_inner().status.context("no status")?;
             status.network.context("the sandbox has no network")?.ip
         }
-        "stop" => cri.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id }).await.map(|_| String::new())?,
-        "remove" => cri.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id }).await.map(|_| String::new())?,
+        "stop" => {
+            cri.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id }).await.map(|_| String::new())?
+        }
+        "remove" => {
+            cri.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id }).await.map(|_| String::new())?
+        }
         other => bail!("unknown verb {other:?}"),
     };
     Ok(writeln!(std::io::stdout(), "{answer}")?)
