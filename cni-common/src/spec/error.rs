@@ -89,8 +89,8 @@ impl Error {
         let wire = Wire {
             cni_version: version.to_string(),
             code: self.code.0,
-            msg: self.msg(),
-            details: self.cause(),
+            msg: bounded(self.msg()),
+            details: bounded(self.cause()),
         };
         super::json::to_text(&wire)
     }
@@ -102,6 +102,17 @@ impl Error {
         let error = Self::new(Code(wire.code), wire.msg);
         Some(if wire.details.is_empty() { error } else { error.details(wire.details) })
     }
+}
+
+/// A value of a megabyte, repeated in a message, helps nobody and drowns the runtime's log.
+fn bounded(mut text: String) -> String {
+    const MAX: usize = 2048;
+    if text.len() > MAX {
+        let end = (0..=MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 impl fmt::Display for Error {
@@ -157,6 +168,12 @@ mod tests {
             serde_json::json!({"cniVersion": "1.1.0", "code": 5, "msg": "read /etc/resolv.conf",
                 "details": "No such file or directory (os error 2)"})
         );
+    }
+
+    #[test]
+    fn a_long_text_is_cut_at_a_character() {
+        let text = Error::config("ä".repeat(5000)).details("x".repeat(5000)).to_json(SpecVersion::V1_1_0);
+        assert!(text.len() < 5000 && text.contains("ä…") && text.contains("x…"), "{}", text.len());
     }
 
     #[test]
