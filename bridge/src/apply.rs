@@ -16,7 +16,6 @@ use cni_common::undo::Undo;
 use fs2::FileExt;
 use ipnet::IpNet;
 use nix::errno::Errno;
-use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,59 +31,51 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct BridgeChanges {
     made: bool,
     set_up: bool,
+    promisc: bool,
     addresses: Vec<IpNet>,
 }
 
+/// Held by every ADD until its namespace is closed: where somebody else holds it, no undo touches the bridge.
+///
+/// It is a flock(2) on the machine's namespace itself, so no file is needed, and each namespace has its own.
+///
+/// # Errors
+/// Code 5: what flock(2) says.
+pub fn share_bridges(netns: &Netns) -> Result<()> {
+    FileExt::lock_shared(netns.own()).io("lock the network namespace")
+}
+
 /// The bridge, and what was changed about it.
-pub struct Bridge<'a> {
+pub struct Bridge {
     name: IfName,
     link: Link,
     changes: Arc<Mutex<BridgeChanges>>,
-    /// Held until our port is on the bridge: nobody deletes a bridge that others are about to use.
-    _in_use: InUse<'a>,
 }
 
-/// Shared by all ADDs between their look at the bridge and their port on it.
-struct InUse<'a>(&'a File);
-
-impl<'a> InUse<'a> {
-    /// A flock(2) on the namespace itself: no file is needed, and each namespace has its own.
-    fn lock(own: &'a File) -> Result<Self> {
-        FileExt::lock_shared(own).io("lock the network namespace")?;
-        Ok(Self(own))
-    }
-}
-
-impl Drop for InUse<'_> {
-    fn drop(&mut self) {
-        // Closing the file lets go of the lock anyway.
-        let _ = FileExt::unlock(self.0);
-    }
-}
-
-impl<'a> Bridge<'a> {
+impl Bridge {
     /// Sees to it that the bridge is there and up. One that is right already is not written to.
     ///
     /// # Errors
     /// Code 7 when a link of that name is no bridge; code 5: what the kernel says.
-    pub fn ensure(host: &mut Socket, conf: &Conf, netns: &'a Netns, undo: &mut Undo) -> Result<Self> {
-        let in_use = InUse::lock(netns.own())?;
+    pub fn ensure(host: &mut Socket, conf: &Conf, undo: &mut Undo) -> Result<Self> {
         let (link, made) = find_or_make(host, conf)?;
-        if !made {
-            let missing = [
-                (!link.up).then(|| link::set_up(link.index, true)),
-                (conf.reflect == Reflect::Promisc && !link.promisc).then(|| link::set_promisc(link.index)),
-            ];
-            let missing: Vec<_> = missing.into_iter().flatten().collect();
-            if !missing.is_empty() {
-                all_ok(host.batch(missing)?)?;
-            }
-        }
-        let changes = Arc::new(Mutex::new(BridgeChanges { made, set_up: !link.up, addresses: vec![] }));
+        // A bridge that we made has both.
+        let set_up = !link.up;
+        let promisc = conf.reflect == Reflect::Promisc && !link.promisc;
+        let changes = BridgeChanges { made, set_up, promisc, addresses: vec![] };
+        let changes = Arc::new(Mutex::new(changes));
         let (name, to_undo) = (conf.bridge.clone(), Arc::clone(&changes));
         undo.push(format!("changes to the bridge {name}"), move || undo_bridge(&name, &to_undo));
+        let missing = [
+            set_up.then(|| link::set_up(link.index, true)),
+            promisc.then(|| link::set_promisc(link.index, true)),
+        ];
+        let missing: Vec<_> = missing.into_iter().flatten().collect();
+        if !missing.is_empty() {
+            all_ok(host.batch(missing)?)?;
+        }
         ignore_router_advertisements(&conf.bridge);
-        Ok(Self { name: conf.bridge.clone(), link, changes, _in_use: in_use })
+        Ok(Self { name: conf.bridge.clone(), link, changes })
     }
 
     /// Makes the veth pair, its host end a marked port of the bridge.
@@ -203,7 +194,7 @@ fn find_or_make(host: &mut Socket, conf: &Conf) -> Result<(Link, bool)> {
 /// another ADD that is about to make one.
 fn undo_bridge(name: &IfName, changes: &Mutex<BridgeChanges>) -> anyhow::Result<()> {
     let changes = changes.lock().map_err(|_| anyhow!("its changes are not known"))?;
-    if !changes.made && !changes.set_up && changes.addresses.is_empty() {
+    if !(changes.made || changes.set_up || changes.promisc || !changes.addresses.is_empty()) {
         return Ok(());
     }
     let own = open_own()?;
@@ -220,6 +211,9 @@ fn undo_bridge(name: &IfName, changes: &Mutex<BridgeChanges>) -> anyhow::Result<
     }
     for net in &changes.addresses {
         absent_ok(host.ack(addr::delete(bridge.index, *net)))?;
+    }
+    if changes.promisc {
+        host.ack(link::set_promisc(bridge.index, false))?;
     }
     if changes.set_up {
         host.ack(link::set_up(bridge.index, false))?;

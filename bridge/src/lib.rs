@@ -19,7 +19,7 @@ pub mod conf;
 pub mod masq;
 pub mod plan;
 
-use apply::{Bridge as HostBridge, Inside, NAMES, Veth, await_port, delete_link};
+use apply::{Bridge as HostBridge, Inside, NAMES, Veth, await_port, delete_link, share_bridges};
 use check::Check;
 use cni_common::invoke::{Ipam, refuse_as_ipam};
 use cni_common::kernel::netlink::{Link, Socket, link};
@@ -47,18 +47,20 @@ impl Plugin for Bridge {
         let conf = Conf::read(request)?;
         let attachment = &target.attachment;
         refuse_reserved(&attachment.ifname)?;
+        // Before `netns`, so that on failure it runs when the lock on the bridges has gone with that.
+        let mut undo = Undo::default();
         let netns = Netns::open(netns_path(target))?;
+        share_bridges(&netns)?;
         let mut host = Socket::route()?;
         let mut socket = netns.run(|| Ok(Socket::route()?))?;
         let veth = Veth::plan(&mut host, &mut socket, &conf, attachment)?;
         let mut inside = Inside { netns: &netns, socket, ifname: &attachment.ifname };
 
-        let mut undo = Undo::default();
         let pending = match &conf.layer {
             Layer::L3 { ipam } => Some(Ipam::find(request, ipam)?.start_add()?),
             Layer::L2 { .. } => None,
         };
-        let bridge = HostBridge::ensure(&mut host, &conf, &netns, &mut undo)?;
+        let bridge = HostBridge::ensure(&mut host, &conf, &mut undo)?;
         let bridge = bridge.attach(&mut host, &veth, &netns, &mut undo)?;
         let container = inside.look()?;
 

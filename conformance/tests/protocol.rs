@@ -70,8 +70,10 @@ fn version_is_answered_without_reading_stdin() {
 
 #[test]
 fn the_environment_is_checked_in_order() {
+    // Command, variables taken away, variables set, code, words.
+    type Row = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)], u32, String);
     let missing = |names: &str| format!("required env variables [{names}] missing");
-    let table: &[(&str, &[&str], &[(&str, &str)], u32, String)] = &[
+    let table: &[Row] = &[
         ("ADD", &["CNI_CONTAINERID"], &[], 4, missing("CNI_CONTAINERID")),
         ("ADD", &["CNI_NETNS"], &[], 4, missing("CNI_NETNS")),
         ("ADD", &["CNI_IFNAME"], &[], 4, missing("CNI_IFNAME")),

@@ -276,12 +276,12 @@ pub fn announce_addresses(index: u32) -> Message<RouteNetlinkMessage> {
     set(format!("set arp_notify on link {index}"), body)
 }
 
-/// Makes a link promiscuous.
+/// Switches a link's promiscuous mode on or off.
 #[must_use]
-pub fn set_promisc(index: u32) -> Message<RouteNetlinkMessage> {
+pub fn set_promisc(index: u32, on: bool) -> Message<RouteNetlinkMessage> {
     let mut body = message(index, vec![]);
-    set_flag(&mut body, LinkFlags::Promisc, true);
-    set(format!("make link {index} promiscuous"), body)
+    set_flag(&mut body, LinkFlags::Promisc, on);
+    set(format!("set link {index} promisc {}", if on { "on" } else { "off" }), body)
 }
 
 /// Gives a link its address.

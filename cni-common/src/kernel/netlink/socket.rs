@@ -13,8 +13,9 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::Range;
 
-/// Room for the largest datagram that the kernel makes of a dump (it looks at the reader's buffer, up to 32 KiB).
-const BUFFER: usize = 32 * 1024;
+/// Room for the largest datagram: the kernel fits those of a dump into the buffer that it was last read with, and no
+/// other answer comes near.
+const BUFFER: usize = 16 * 1024;
 /// How often a dump that the kernel says was torn is asked for again.
 const DUMP_TRIES: u32 = 5;
 /// `NLM_F_DUMP_INTR`: what a dump shows changed while it was made.
