@@ -23,7 +23,6 @@ use apply::{Bridge as HostBridge, Inside, NAMES, Veth, await_port, delete_link, 
 use check::Check;
 use cni_common::invoke::{Ipam, refuse_as_ipam};
 use cni_common::kernel::netlink::{Link, Socket, link};
-use cni_common::kernel::netns::Netns;
 use cni_common::kernel::{absent_ok, nft};
 use cni_common::plugin::{Added, Command, Plugin, Request, Target};
 use cni_common::spec::{Attachment, Code, Error, IfName, Interface, MacAddr, Result, Success};
@@ -32,7 +31,6 @@ use conf::{CleanupConf, Conf, Layer};
 use plan::L3;
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::path::Path;
 
 /// The plugin.
 pub struct Bridge;
@@ -49,7 +47,7 @@ impl Plugin for Bridge {
         refuse_reserved(&attachment.ifname)?;
         // Before `netns`, so that on failure it runs when the lock on the bridges has gone with that.
         let mut undo = Undo::default();
-        let netns = Netns::open(netns_path(target))?;
+        let netns = target.open_netns()?;
         share_bridges(&netns)?;
         let mut host = Socket::route()?;
         let mut socket = netns.run(|| Ok(Socket::route()?))?;
@@ -107,7 +105,7 @@ impl Plugin for Bridge {
     fn check(&self, request: &Request, target: &Target) -> Result<()> {
         refuse_as_ipam(self.name())?;
         let conf = Conf::read(request)?;
-        let netns = Netns::open(netns_path(target))?;
+        let netns = target.open_netns()?;
         if let Layer::L3 { ipam } = &conf.layer {
             Ipam::find(request, ipam)?.call(Command::Check)?;
         }
@@ -172,10 +170,6 @@ impl Outcome {
     }
 }
 
-fn netns_path(target: &Target) -> &Path {
-    target.netns.as_deref().unwrap_or(Path::new(""))
-}
-
 /// To the kernel's sysctls, `all` and `default` are no interfaces.
 fn refuse_reserved(ifname: &IfName) -> Result<()> {
     match ifname.as_str() {
@@ -218,18 +212,9 @@ fn delete_veth(target: &Target) -> Result<()> {
             return Ok(absent_ok(host.ack(link::delete(link.index)))?);
         }
     }
-    let Some(path) = target.netns.as_deref() else { return Ok(()) };
-    let inside = Netns::open(path).and_then(|netns| netns.run(|| Ok(Socket::route()?)));
-    match inside {
-        Ok(mut inside) => Ok(delete_link(&mut inside, &target.attachment.ifname)?),
-        Err(error) => {
-            // Gone, or never a namespace: there is nothing of ours in it.
-            if path.exists() {
-                eprintln!("bridge: DEL of {}: {error}", target.attachment);
-            }
-            Ok(())
-        }
-    }
+    let Some(netns) = target.living_netns() else { return Ok(()) };
+    let mut inside = netns.run(|| Ok(Socket::route()?))?;
+    Ok(delete_link(&mut inside, &target.attachment.ifname)?)
 }
 
 fn delete_orphans(is_orphan: impl Fn(&str) -> bool) -> Result<()> {

@@ -4,11 +4,9 @@
 //! runtime may need it otherwise.
 
 use cni_common::kernel::netlink::{Link, Socket, addr, link};
-use cni_common::kernel::netns::Netns;
 use cni_common::plugin::{Added, Plugin, Request, Target};
 use cni_common::spec::{Attachment, Code, Error, IfName, Interface, IpConfig, Result, Success};
 use cni_common::undo::Undo;
-use std::path::Path;
 
 /// The plugin.
 pub struct Loopback;
@@ -28,7 +26,7 @@ impl Plugin for Loopback {
                 vec![link::set_up(lo.index, true), link::set_alias(lo.index, &target.attachment.tag())];
             let mut answers = socket.batch(steps)?.into_iter();
             answers.next().unwrap_or(Ok(()))?;
-            let (netns, index) = (Netns::open(path(target))?, lo.index);
+            let (netns, index) = (target.open_netns()?, lo.index);
             undo.push("lo up", move || Ok(take_down(&mut netns.run(open_socket)?, index)?));
             answers.try_for_each(|answer| answer)?;
         }
@@ -36,17 +34,8 @@ impl Plugin for Loopback {
     }
 
     fn del(&self, _request: &Request, target: &Target) -> Result<()> {
-        let Some(path) = target.netns.as_deref() else { return Ok(()) };
-        let mut socket = match Netns::open(path).and_then(|netns| netns.run(open_socket)) {
-            Ok(socket) => socket,
-            Err(error) => {
-                // Gone, or never a namespace: there is nothing of ours in it.
-                if path.exists() {
-                    eprintln!("loopback: DEL of {}: {error}", target.attachment);
-                }
-                return Ok(());
-            }
-        };
+        let Some(netns) = target.living_netns() else { return Ok(()) };
+        let mut socket = netns.run(open_socket)?;
         let Some(lo) = link::find(&mut socket, &lo_name()?)? else { return Ok(()) };
         if lo.alias.as_deref() == Some(target.attachment.tag().as_str()) {
             take_down(&mut socket, lo.index)?;
@@ -83,17 +72,13 @@ fn take_down(socket: &mut Socket, index: u32) -> Result<()> {
     Ok(socket.ack(link::set_alias(index, ""))?)
 }
 
-fn path(target: &Target) -> &Path {
-    target.netns.as_deref().unwrap_or(Path::new(""))
-}
-
 fn lo_name() -> Result<IfName> {
     IfName::try_from("lo").map_err(|bad| Error::new(Code::INTERNAL, bad))
 }
 
 /// A socket inside the container, and its `lo`. `CNI_IFNAME` is not looked at: there is only one loopback.
 fn enter(target: &Target) -> Result<(Socket, Link)> {
-    let mut socket = Netns::open(path(target))?.run(open_socket)?;
+    let mut socket = target.open_netns()?.run(open_socket)?;
     let lo = link::find(&mut socket, &lo_name()?)?;
     let lo = lo.ok_or_else(|| Error::new(Code::IO, format!("there is no lo in {}", target.sandbox())))?;
     Ok((socket, lo))

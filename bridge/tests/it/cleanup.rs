@@ -187,3 +187,22 @@ fn of_what_the_reference_plugin_made() {
     assert_eq!(Snapshot::take(), before);
     assert!(bed.leases().is_empty());
 }
+
+#[test]
+fn of_an_attachment_whose_veth_has_its_second_name() {
+    let bed = Bed::new();
+    let conf = bed.conf(&json!({"ipMasq": true}));
+    warm_up(&conf);
+    let attachment = cni_common::spec::Attachment {
+        network: "net1".try_into().unwrap(),
+        container_id: "c1".try_into().unwrap(),
+        ifname: "eth0".try_into().unwrap(),
+    };
+    // Somebody else's link has the first.
+    bed.host.ip(&format!("link add {} type bridge", attachment.host_veth(0)));
+    let (before, pod) = (Snapshot::take(), Container::new());
+    let result = add(&conf, "c1", &pod).ok();
+    assert_eq!(result["interfaces"][1]["name"], attachment.host_veth(1).as_str());
+    call("DEL", &conf, "c1", &pod).without("CNI_NETNS").run().ok();
+    assert_eq!(Snapshot::take(), before);
+}

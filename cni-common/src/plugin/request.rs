@@ -3,6 +3,7 @@
 use super::args;
 use super::command::{Command, Var};
 use crate::invoke::PluginPath;
+use crate::kernel::netns::Netns;
 use crate::spec::conf::NetConf;
 use crate::spec::{Attachment, Code, Coded, ContainerId, Error, IfName, Result};
 use std::collections::HashMap;
@@ -78,6 +79,29 @@ pub struct Target {
 }
 
 impl Target {
+    /// Opens the container's namespace, for ADD and CHECK.
+    ///
+    /// # Errors
+    /// Code 4 when there is nothing to open.
+    pub fn open_netns(&self) -> Result<Netns> {
+        Netns::open(self.netns.as_deref().unwrap_or(Path::new("")))
+    }
+
+    /// The container's namespace for DEL: none when it is gone, or never was one. Then nothing of ours is in it.
+    #[must_use]
+    pub fn living_netns(&self) -> Option<Netns> {
+        let path = self.netns.as_deref()?;
+        match Netns::open(path).and_then(|netns| netns.run(|| Ok(())).map(|()| netns)) {
+            Ok(netns) => Some(netns),
+            Err(error) => {
+                if path.exists() {
+                    eprintln!("DEL of {}: {error}", self.attachment);
+                }
+                None
+            }
+        }
+    }
+
     /// The container's namespace as a result names it: the words of `CNI_NETNS`.
     #[must_use]
     pub fn sandbox(&self) -> String {
