@@ -48,7 +48,7 @@ impl Snapshot {
             let kept =
                 found.lines().filter(|line| !line.contains("table local") && !line.starts_with("fe80::"));
             // linkdown comes and goes with a bridge's ports.
-            routes.extend(kept.map(|line| line.trim_end().trim_end_matches(" linkdown").to_owned()));
+            routes.extend(kept.map(|line| line.replace(" linkdown", "").trim_end().to_owned()));
         }
         Self { links, addresses, routes, rules: ask(&["nft", "list", "ruleset"]) }
     }
