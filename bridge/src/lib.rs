@@ -160,7 +160,7 @@ impl Outcome {
             match self.0 {
                 None => self.0 = Some(error),
                 // Only one error fits into the answer.
-                Some(_) => eprintln!("bridge: {error}"),
+                Some(_) => cni_common::log!("bridge: {error}"),
             }
         }
     }
@@ -222,7 +222,7 @@ fn delete_orphans(is_orphan: impl Fn(&str) -> bool) -> Result<()> {
     let mut outcome = Outcome::default();
     for link in link::list(&mut host, None)?.into_iter().filter(Link::is_veth) {
         let Some(tag) = link.alias.filter(|tag| is_orphan(tag)) else { continue };
-        eprintln!("bridge: GC deletes {} of {tag}", link.name);
+        cni_common::log!("bridge: GC deletes {} of {tag}", link.name);
         outcome.note(absent_ok(host.ack(link::delete(link.index))).map_err(Error::from));
     }
     outcome.first_error()

@@ -143,9 +143,10 @@ fn take_over(
 ) -> Result<(), Refusal> {
     for net in nets {
         if let Some(stale) = find_element(socket, &SOURCES, net.addr())? {
-            eprintln!(
+            cni_common::log!(
                 "bridge: {} was still masqueraded for {:?}, taken over by {attachment}",
-                stale.address, stale.tag
+                stale.address,
+                stale.tag
             );
             delete_element(transaction, &SOURCES, stale.address);
         }
@@ -220,9 +221,10 @@ pub fn gc(network: &NetworkName, is_orphan: impl Fn(&str) -> bool) -> Result<(),
     let mut socket = Socket::netfilter()?;
     let gone: Vec<_> = list(&mut socket)?.into_iter().filter(|element| is_orphan(&element.tag)).collect();
     for element in &gone {
-        eprintln!(
+        cni_common::log!(
             "bridge: GC of network {network} ends the masquerading of {} for {}",
-            element.address, element.tag
+            element.address,
+            element.tag
         );
     }
     let mut result = delete_all(&mut socket, &gone);

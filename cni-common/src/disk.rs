@@ -51,8 +51,9 @@ pub fn create_whole(path: &Path, aside: &Path, content: &[u8]) -> io::Result<()>
         other => other,
     }?;
     let made = file.write_all(content).and_then(|()| std::fs::hard_link(aside, path));
-    let removed = std::fs::remove_file(aside);
-    made.and(removed)
+    // One that can't be removed is replaced by the next; it must not make what was done look undone.
+    let _ = std::fs::remove_file(aside);
+    made
 }
 
 fn create_new(path: &Path) -> io::Result<File> {

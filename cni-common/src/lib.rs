@@ -6,6 +6,7 @@
 //! * [`invoke`]: calling one plugin, found along `CNI_PATH`; IPAM delegation.
 //! * [`kernel`]: touching the machine. Network namespaces, sysctls, rtnetlink, nf_tables.
 //! * [`disk`]: the file lock and how a file appears whole or not at all.
+//! * [`log`]: lines on stderr.
 //! * [`undo`]: the rollback stack that makes a failed ADD leave nothing.
 //!
 //! Layers: `spec` knows nobody; `plugin` and `invoke` know `spec`; `kernel`, `disk` and `undo` know only
@@ -14,6 +15,7 @@
 pub mod disk;
 pub mod invoke;
 pub mod kernel;
+pub mod log;
 pub mod plugin;
 pub mod spec;
 pub mod undo;

@@ -31,7 +31,7 @@ impl Drop for Undo {
     fn drop(&mut self) {
         while let Some((what, step)) = self.steps.pop() {
             if let Err(error) = step() {
-                eprintln!("undo of {what} failed: {error:#}");
+                crate::log!("undo of {what} failed: {error:#}");
             }
         }
     }

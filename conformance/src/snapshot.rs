@@ -98,7 +98,7 @@ pub fn leases(data_dir: &Path) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// All files below `dir`: path relative to it → text.
+/// All files below `dir`: path relative to it → text. Hidden ones are a plugin's own business.
 ///
 /// # Panics
 /// When a folder can't be read.
@@ -109,6 +109,9 @@ pub fn files(dir: &Path) -> BTreeMap<String, String> {
     while let Some(folder) = folders.pop() {
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };
         for path in entries.flatten().map(|entry| entry.path()) {
+            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+                continue;
+            }
             if path.is_dir() {
                 folders.push(path);
                 continue;

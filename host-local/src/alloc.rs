@@ -1,82 +1,54 @@
-//! Which address next. Pure: it is told what is taken, and says what to take.
+//! Which address next. Pure: it is told what is leased, and says what to take.
 
+use crate::contents::Contents;
 use crate::range::RangeSet;
-use crate::store::{Holder, Lease};
-use cni_common::spec::{Attachment, Code, Error, Result};
-use std::collections::HashMap;
+use crate::store::Lease;
+use cni_common::spec::{Attachment, Code, Coded, Error, Result};
 use std::net::IpAddr;
 
-/// The leases of a network, by address.
-pub struct Taken(HashMap<IpAddr, Holder>);
+/// Fails when one of `mine`, the leases of `attachment`, is out of one of the sets.
+///
+/// # Errors
+/// Code 101.
+pub fn refuse_second(mine: &[Lease], sets: &[RangeSet], attachment: &Attachment) -> Result<()> {
+    let in_sets = |ip: &IpAddr| sets.iter().any(|set| set.range_of(*ip).is_some());
+    let Some(ip) = mine.iter().map(|lease| lease.ip).filter(in_sets).min() else { return Ok(()) };
+    let msg = format!(
+        "{ip} has been allocated to {}, duplicate allocation is not allowed",
+        attachment.container_id
+    );
+    Err(Error::new(Code::ALREADY_ADDED, msg)
+        .details(format!("{attachment} exists; DEL it before it is added again")))
+}
 
-impl Taken {
-    /// From the list of leases.
-    #[must_use]
-    pub fn new(leases: Vec<Lease>) -> Self {
-        Self(leases.into_iter().map(|lease| (lease.ip, lease.holder)).collect())
+/// The next free address of the set with number `number`.
+///
+/// # Errors
+/// Code 11 when there is none, code 5 when the contents can't be read.
+pub fn next(number: usize, set: &RangeSet, last: Option<IpAddr>, contents: &Contents) -> Result<IpAddr> {
+    let doing = "read the index of leases";
+    if let Some(ip) = set.next_free(last, contents).io(doing)? {
+        return Ok(ip);
     }
+    let used = set.used(contents).io(doing)?;
+    let msg = format!("failed to allocate for range {number}: no IP addresses available in range set: {set}");
+    Err(Error::new(Code::TRY_AGAIN, msg).details(format!(
+        "{used} of {} addresses are in use; free some (DEL, GC) or give the network more",
+        set.size()
+    )))
+}
 
-    /// How many of the set's addresses are taken.
-    #[must_use]
-    pub fn used(&self, set: &RangeSet) -> usize {
-        self.0.keys().filter(|ip| set.range_of(**ip).is_some_and(|range| range.gateway != **ip)).count()
+/// Fails when the requested address is its range's gateway.
+///
+/// # Errors
+/// Code 7.
+pub fn refuse_gateway(number: usize, set: &RangeSet, ip: IpAddr) -> Result<()> {
+    if set.range_of(ip).is_none_or(|range| range.gateway != ip) {
+        return Ok(());
     }
-
-    /// Fails when `attachment` already has an address out of one of the sets.
-    ///
-    /// # Errors
-    /// Code 101.
-    pub fn refuse_second(&self, sets: &[RangeSet], attachment: &Attachment) -> Result<()> {
-        let holds = |holder: &Holder| holder.is(attachment) || holder.is_old_form_of(attachment);
-        let mine = self.0.iter().filter(|(_, holder)| holds(holder)).map(|(ip, _)| *ip);
-        let Some(ip) = mine.filter(|ip| sets.iter().any(|set| set.range_of(*ip).is_some())).min() else {
-            return Ok(());
-        };
-        let msg = format!(
-            "{ip} has been allocated to {}, duplicate allocation is not allowed",
-            attachment.container_id
-        );
-        Err(Error::new(Code::ALREADY_ADDED, msg)
-            .details(format!("{attachment} exists; DEL it before it is added again")))
-    }
-
-    /// The next free address of the set with number `number`.
-    ///
-    /// # Errors
-    /// Code 11 when there is none.
-    pub fn next(&self, number: usize, set: &RangeSet, last: Option<IpAddr>) -> Result<IpAddr> {
-        set.candidates(last).find(|ip| !self.0.contains_key(ip)).ok_or_else(|| {
-            let msg = format!(
-                "failed to allocate for range {number}: no IP addresses available in range set: {set}"
-            );
-            Error::new(Code::TRY_AGAIN, msg).details(format!(
-                "{} of {} addresses are in use; free some (DEL, GC) or give the network more",
-                self.used(set),
-                set.size()
-            ))
-        })
-    }
-
-    /// Fails when the requested address can't be had from the set with number `number`.
-    ///
-    /// # Errors
-    /// Code 7 for a gateway, code 11 when somebody has it.
-    pub fn check_requested(&self, number: usize, set: &RangeSet, ip: IpAddr) -> Result<()> {
-        if set.range_of(ip).is_some_and(|range| range.gateway == ip) {
-            return Err(Error::config(format!(
-                "failed to allocate for range {number}: requested ip {ip} is subnet's gateway"
-            )));
-        }
-        match self.0.get(&ip) {
-            Some(holder) => Err(not_available(number, set, ip).details(format!("it is held by {holder}"))),
-            None => Ok(()),
-        }
-    }
-
-    /// Notes an address as taken by somebody else.
-    pub fn insert(&mut self, ip: IpAddr) {
-        self.0.insert(ip, Holder::Unknown("it appeared while we were looking".to_owned()));
-    }
+    Err(Error::config(format!(
+        "failed to allocate for range {number}: requested ip {ip} is subnet's gateway"
+    )))
 }
 
 /// The requested address is in use.

@@ -1,20 +1,26 @@
 //! The `host-local` IPAM plugin: hands out addresses from ranges, and keeps who has them in a folder on this host.
 //!
-//! [`range`] says which addresses there are, [`alloc`] which one is next, [`store`] what is on disk. All sets of one
+//! [`range`] says which addresses there are, [`alloc`] which one is next, [`store`] what is on disk; [`index`] makes that
+//! quick however many leases there are. All sets of one
 //! ADD are taken under one lock, or none is.
 
 pub mod alloc;
 pub mod conf;
+pub mod contents;
 pub mod dns;
+pub mod index;
 pub mod range;
 pub mod store;
 
-use alloc::{Taken, deal, not_available};
+use alloc::{deal, not_available, refuse_gateway, refuse_second};
 use cni_common::plugin::{Added, Plugin, Request, Target};
 use cni_common::spec::result::Dns;
 use cni_common::spec::{Attachment, Code, Coded, Error, IpConfig, Result, Success};
 use cni_common::undo::Undo;
 use conf::{Conf, read_data_dir};
+use contents::Contents;
+use range::RangeSet;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
 use store::{Holder, Lease, Locked, Store};
@@ -34,25 +40,26 @@ impl Plugin for HostLocal {
         let ips = allocate(&conf, &store, &target.attachment)?;
         let mut undo = Undo::default();
         let (attachment, given) = (target.attachment.clone(), ips.clone());
-        undo.push("leases", move || Ok(give_back(&store.lock()?, &attachment, &given)?));
+        undo.push("leases", move || Ok(give_back(&store, &attachment, &given)?));
         Ok(Added { success: result(&conf, &ips, dns), undo })
     }
 
     fn del(&self, request: &Request, target: &Target) -> Result<()> {
         let store = Store::new(&read_data_dir(&request.conf)?, &request.conf.name);
-        let Some(locked) = store.lock_existing()? else { return Ok(()) };
-        let leases = locked.leases()?;
-        for lease in leases_of(&leases, &target.attachment) {
+        let Some(mut locked) = store.lock_existing()? else { return Ok(()) };
+        let (_, mine) = locked.survey(&target.attachment)?;
+        for lease in mine {
             locked.release(lease.ip)?;
         }
+        locked.finish();
         Ok(())
     }
 
     fn check(&self, request: &Request, target: &Target) -> Result<()> {
         let conf = Conf::read(request)?;
-        let leases = Store::new(&conf.data_dir, &request.conf.name).leases()?;
+        let store = Store::new(&conf.data_dir, &request.conf.name);
         let attachment = &target.attachment;
-        let mine = leases_of(&leases, attachment);
+        let mine = store.leases_of(attachment)?;
         if mine.is_empty() {
             let msg =
                 format!("host-local: Failed to find address added by container {}", attachment.container_id);
@@ -64,8 +71,7 @@ impl Plugin for HostLocal {
             request.conf.prev_result()?.unwrap_or_default().ips.into_iter().map(|ip| ip.address.addr());
         for ip in given.filter(|ip| conf.sets.iter().any(|set| set.range_of(*ip).is_some())) {
             if !mine.iter().any(|lease| lease.ip == ip) {
-                let found = leases.iter().find(|lease| lease.ip == ip);
-                let found = found.map_or("nobody".to_owned(), |lease| lease.holder.to_string());
+                let found = store.holder_of(ip).map_or("nobody".to_owned(), |holder| holder.to_string());
                 let msg = format!("host-local: {ip} is not leased to {attachment}");
                 return Err(Error::new(Code::NOT_AS_ADDED, msg)
                     .details(format!("expected: {attachment}, found: {found}")));
@@ -76,17 +82,37 @@ impl Plugin for HostLocal {
 
     fn gc(&self, request: &Request, valid: &[Attachment]) -> Result<()> {
         let store = Store::new(&read_data_dir(&request.conf)?, &request.conf.name);
-        let Some(locked) = store.lock_existing()? else { return Ok(()) };
-        let lives = |holder: &Holder| valid.iter().any(|one| holder.is(one) || holder.is_old_form_of(one));
+        let Some(mut locked) = store.lock_existing()? else { return Ok(()) };
+        let valid: HashSet<(&str, &str)> =
+            valid.iter().map(|one| (one.container_id.as_str(), one.ifname.as_str())).collect();
+        let containers: HashSet<&str> = valid.iter().map(|(id, _)| *id).collect();
+        let lives = |holder: &Holder| match holder {
+            Holder::Attachment { container_id, ifname } => valid.contains(&(container_id, ifname)),
+            Holder::Container(id) => containers.contains(id.as_str()),
+            Holder::Unknown(_) => false,
+            // A disk that fails to read a lease does not end it.
+            Holder::Unreadable(_) => true,
+        };
         let mut failed = None;
-        for Lease { ip, holder } in locked.leases()?.into_iter().filter(|lease| !lives(&lease.holder)) {
+        for Lease { ip, holder } in locked.leases()? {
+            if let Holder::Unreadable(why) = &holder {
+                failed =
+                    Some(Error::new(Code::IO, format!("read the lease of {ip}, which is kept")).details(why));
+            }
+            if lives(&holder) {
+                continue;
+            }
             match locked.release(ip) {
                 Ok(()) => {
-                    eprintln!("host-local: GC of network {} freed {ip}, held by {holder}", request.conf.name);
+                    cni_common::log!(
+                        "host-local: GC of network {} freed {ip}, held by {holder}",
+                        request.conf.name
+                    );
                 }
                 Err(error) => failed = Some(error),
             }
         }
+        locked.finish();
         failed.map_or(Ok(()), Err)
     }
 
@@ -95,9 +121,9 @@ impl Plugin for HostLocal {
         let conf = Conf::read(request).map_err(unavailable)?;
         let store = Store::new(&conf.data_dir, &request.conf.name);
         store.check_writable().map_err(unavailable)?;
-        let taken = Taken::new(store.leases().map_err(unavailable)?);
+        let contents = store.contents().map_err(unavailable)?;
         for (number, set) in conf.sets.iter().enumerate() {
-            taken.next(number, set, None).map_err(unavailable)?;
+            alloc::next(number, set, None, &contents).map_err(unavailable)?;
         }
         Ok(())
     }
@@ -106,15 +132,26 @@ impl Plugin for HostLocal {
 /// Takes one address from each set for `attachment`, all of them or none.
 fn allocate(conf: &Conf, store: &Store, attachment: &Attachment) -> Result<Vec<IpAddr>> {
     let dealt = deal(&conf.sets, &conf.requested)?;
-    let locked = store.lock()?;
-    let mut taken = Taken::new(locked.leases()?);
-    taken.refuse_second(&conf.sets, attachment)?;
+    let mut locked = store.lock()?;
+    let (mut contents, mine) = locked.survey(attachment)?;
+    refuse_second(&mine, &conf.sets, attachment)?;
     let mut ips = Vec::new();
-    for (number, requested) in dealt.into_iter().enumerate() {
-        match take(&locked, &mut taken, (number, conf), requested, attachment) {
+    for (number, (set, requested)) in conf.sets.iter().zip(dealt).enumerate() {
+        let last = locked.last_reserved(number);
+        let taken = match requested {
+            Some(ip) => take_requested(&mut locked, number, set, ip, attachment),
+            None => take_next(
+                &mut locked,
+                &mut contents,
+                |contents| alloc::next(number, set, last, contents),
+                attachment,
+            ),
+        };
+        match taken {
             Ok(ip) => ips.push(ip),
             Err(error) => {
-                give_back(&locked, attachment, &ips)?;
+                ips.iter().try_for_each(|ip| locked.release(*ip))?;
+                locked.finish();
                 return Err(error);
             }
         }
@@ -123,48 +160,55 @@ fn allocate(conf: &Conf, store: &Store, attachment: &Attachment) -> Result<Vec<I
     for (number, ip) in ips.iter().enumerate() {
         locked.note_last_reserved(number, *ip);
     }
+    locked.finish();
     Ok(ips)
 }
 
-fn take(
-    locked: &Locked,
-    taken: &mut Taken,
-    (number, conf): (usize, &Conf),
-    requested: Option<IpAddr>,
+fn take_requested(
+    locked: &mut Locked,
+    number: usize,
+    set: &RangeSet,
+    ip: IpAddr,
     attachment: &Attachment,
 ) -> Result<IpAddr> {
-    let set = &conf.sets[number];
-    if let Some(ip) = requested {
-        taken.check_requested(number, set, ip)?;
-        return if locked.reserve(ip, attachment)? { Ok(ip) } else { Err(not_available(number, set, ip)) };
+    refuse_gateway(number, set, ip)?;
+    if locked.reserve(ip, attachment)? {
+        return Ok(ip);
     }
-    let last = locked.last_reserved(number);
+    let holder = locked.holder_of(ip).map_or("nobody any more".to_owned(), |holder| holder.to_string());
+    Err(not_available(number, set, ip).details(format!("it is held by {holder}")))
+}
+
+fn take_next(
+    locked: &mut Locked,
+    contents: &mut Contents,
+    next: impl Fn(&Contents) -> Result<IpAddr>,
+    attachment: &Attachment,
+) -> Result<IpAddr> {
+    // The leases are the truth: when the index can't be read, or says of a leased address that it is free, they are asked.
+    match next(contents) {
+        Ok(ip) if locked.reserve(ip, attachment)? => return Ok(ip),
+        Err(error) if error.code != Code::IO => return Err(error),
+        _ => {}
+    }
     loop {
-        let ip = taken.next(number, set, last)?;
+        *contents = locked.contents_anew()?;
+        let ip = next(contents)?;
         if locked.reserve(ip, attachment)? {
             return Ok(ip);
         }
-        // Somebody who does not hold the lock made it since.
-        taken.insert(ip);
     }
 }
 
 /// Frees the addresses that an ADD took, where they are still its own.
-fn give_back(locked: &Locked, attachment: &Attachment, ips: &[IpAddr]) -> Result<()> {
-    let leases = locked.leases()?;
-    for lease in leases.iter().filter(|lease| ips.contains(&lease.ip) && lease.holder.is(attachment)) {
+fn give_back(store: &Store, attachment: &Attachment, ips: &[IpAddr]) -> Result<()> {
+    let mut locked = store.lock()?;
+    let (_, mine) = locked.survey(attachment)?;
+    for lease in mine.iter().filter(|lease| ips.contains(&lease.ip)) {
         locked.release(lease.ip)?;
     }
+    locked.finish();
     Ok(())
-}
-
-/// The leases of `attachment`; only when it has none by its full name, those that old releases gave its container.
-fn leases_of<'a>(leases: &'a [Lease], attachment: &Attachment) -> Vec<&'a Lease> {
-    let exact: Vec<_> = leases.iter().filter(|lease| lease.holder.is(attachment)).collect();
-    if !exact.is_empty() {
-        return exact;
-    }
-    leases.iter().filter(|lease| lease.holder.is_old_form_of(attachment)).collect()
 }
 
 fn result(conf: &Conf, ips: &[IpAddr], dns: Dns) -> Success {

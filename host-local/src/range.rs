@@ -3,10 +3,12 @@
 //! A *range set* is a list of ranges that one address is taken from; a network has one set for each address that a
 //! container gets.
 
+use crate::contents::Contents;
 use cni_common::spec::addr::{from_number, parse_ip, subnet, to_number};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 
 /// A range as configs write it.
@@ -169,29 +171,47 @@ impl RangeSet {
         self.0.iter().fold(0, |sum, range| sum.saturating_add(range.size()))
     }
 
-    /// Its addresses in the order in which they are tried: from the one after `last` (the address handed out last,
-    /// where that lies in this set), range after range, round to `last` itself. Gateways are left out.
-    pub fn candidates(&self, last: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
-        let first = last
-            .and_then(|last| Some(self.after(self.position(last)?)))
-            .or_else(|| self.0.first().map(|range| (0, range.start)));
-        std::iter::successors(first, move |&at| Some(self.after(at)).filter(|next| Some(*next) != first))
-            .filter(|(range, ip)| self.0.get(*range).is_some_and(|range| range.gateway != *ip))
-            .map(|(_, ip)| ip)
-    }
-
-    fn position(&self, ip: IpAddr) -> Option<(usize, IpAddr)> {
-        self.0.iter().position(|range| range.contains(ip)).map(|at| (at, ip))
-    }
-
-    fn after(&self, (at, ip): (usize, IpAddr)) -> (usize, IpAddr) {
-        let in_range = self.0.get(at).filter(|range| ip < range.end).and_then(|_| offset(ip, 1));
-        if let Some(next) = in_range {
-            (at, next)
-        } else {
-            let next = (at + 1) % self.0.len();
-            (next, self.0.get(next).map_or(ip, |range| range.start))
+    /// How many of its addresses are leased.
+    ///
+    /// # Errors
+    /// When the contents can't be read.
+    pub fn used(&self, contents: &Contents) -> io::Result<usize> {
+        let mut used = 0;
+        for range in &self.0 {
+            let gateway = range.contains(range.gateway) && contents.contains(range.gateway)?;
+            used += contents.count(range.start, range.end)? - usize::from(gateway);
         }
+        Ok(used)
+    }
+
+    /// The next free address: from the one after `last` (the address handed out last, where that lies in this set), range
+    /// after range, round to `last` itself. Gateways are left out.
+    ///
+    /// # Errors
+    /// When the contents can't be read.
+    pub fn next_free(&self, last: Option<IpAddr>, contents: &Contents) -> io::Result<Option<IpAddr>> {
+        for (range, start, end) in self.stretches(last) {
+            if let Some(free) = contents.first_free(start, end, range.gateway)? {
+                return Ok(Some(free));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is searched, in order: the rest of the range that `last` lies in, the ranges behind it and before it, and
+    /// that range up to `last`.
+    fn stretches(&self, last: Option<IpAddr>) -> Vec<(&Range, IpAddr, IpAddr)> {
+        fn whole(range: &Range) -> (&Range, IpAddr, IpAddr) {
+            (range, range.start, range.end)
+        }
+        let started =
+            last.and_then(|last| Some((self.0.iter().position(|range| range.contains(last))?, last)));
+        let Some((at, last)) = started else { return self.0.iter().map(whole).collect() };
+        let (before, from) = self.0.split_at(at);
+        let Some((first, after)) = from.split_first() else { return vec![] };
+        let rest = offset(last, 1).filter(|next| *next <= first.end).map(|next| (first, next, first.end));
+        let others = after.iter().chain(before).map(whole);
+        rest.into_iter().chain(others).chain([(first, first.start, last)]).collect()
     }
 }
 
@@ -207,6 +227,8 @@ impl fmt::Display for RangeSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contents::Sorted;
+    use crate::index::HolderHash;
     use proptest::prelude::*;
 
     fn conf(subnet: &str, start: &str, end: &str, gateway: &str) -> RangeConf {
@@ -252,6 +274,17 @@ mod tests {
         }
     }
 
+    /// The addresses in the order in which they are handed out when `last` was the last.
+    fn order(set: &RangeSet, last: Option<IpAddr>) -> Vec<String> {
+        let mut contents = Contents::new(Box::new(Sorted::default()), &[]);
+        let next = || {
+            let ip = set.next_free(last, &contents).unwrap()?;
+            contents.insert(ip, HolderHash::container("x"));
+            Some(ip.to_string())
+        };
+        std::iter::from_fn(next).collect()
+    }
+
     fn set(ranges: &[(&str, &str, &str)]) -> Result<RangeSet, String> {
         RangeSet::new(
             &ranges.iter().map(|(subnet, start, end)| conf(subnet, start, end, "")).collect::<Vec<_>>(),
@@ -270,11 +303,10 @@ mod tests {
     }
 
     #[test]
-    fn candidates_start_after_the_last_one_and_end_with_it() {
+    fn addresses_go_round_from_the_last_one_to_itself() {
         let ips = |last: Option<&str>, ranges: &[(&str, &str, &str)]| {
             let start = last.map(|ip| ip.parse().unwrap());
-            let list: Vec<String> = set(ranges).unwrap().candidates(start).map(|ip| ip.to_string()).collect();
-            list.join(" ")
+            order(&set(ranges).unwrap(), start).join(" ")
         };
         let two = [("10.0.0.0/30", "", ""), ("10.9.0.0/29", "10.9.0.1", "10.9.0.3")];
         assert_eq!(ips(None, &two), "10.0.0.2 10.9.0.2 10.9.0.3");
@@ -312,7 +344,7 @@ mod tests {
             }
             let set = RangeSet::new(&ranges).unwrap();
             let last_ip = std::net::Ipv4Addr::from(base + last).to_string();
-            let got: Vec<String> = set.candidates(last_ip.parse().ok()).map(|ip| ip.to_string()).collect();
+            let got = order(&set, last_ip.parse().ok());
             if model.contains(&last_ip) {
                 prop_assert_eq!(got.last(), Some(&last_ip));
             }

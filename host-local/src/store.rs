@@ -4,14 +4,18 @@
 //! <dataDir>/<network>/10.1.0.2             containerID CR LF ifname     0600
 //! <dataDir>/<network>/last_reserved_ip.0   10.1.0.2                     0600   a hint: where to look on
 //! <dataDir>/<network>/lock                 empty; flock(2)
+//! <dataDir>/<network>/.index               all leases again, for speed; see [`crate::index`]
 //! ```
 //!
 //! These are the reference plugin's bytes, so that both may work on one folder. A lease appears whole: it is written
 //! to `.lease.new` and then linked to its address. Old releases wrote the container ID alone; such a lease is held
 //! by any interface of that container.
 //!
-//! Read [`Store::lock`], then [`Locked::reserve`]; [`Locked::release`] forgives what is absent.
+//! Read [`Store::lock`], then [`Locked::reserve`]; [`Locked::release`] forgives what is absent; [`Locked::finish`] brings
+//! the index up to date.
 
+use crate::contents::{Contents, Sorted, key};
+use crate::index::{Change, HolderHash, Index};
 use cni_common::disk::{FileLock, create_whole, overwrite};
 use cni_common::spec::{Attachment, Coded, Result};
 use nix::libc;
@@ -39,8 +43,10 @@ pub enum Holder {
     },
     /// A container, as old releases wrote it.
     Container(String),
-    /// Nobody that can be made out: the file is empty, torn, foreign, or can't be read. Why, for people.
+    /// Nobody: the file is empty, torn, foreign, or no file. Why, for people.
     Unknown(String),
+    /// Somebody, perhaps: the file can't be read now. Why, for people.
+    Unreadable(String),
 }
 
 impl Holder {
@@ -76,6 +82,7 @@ impl fmt::Display for Holder {
             Self::Attachment { container_id, ifname } => write!(f, "{ifname} of container {container_id}"),
             Self::Container(id) => write!(f, "container {id}"),
             Self::Unknown(why) => write!(f, "nobody known ({why})"),
+            Self::Unreadable(why) => write!(f, "somebody unknown ({why})"),
         }
     }
 }
@@ -100,6 +107,9 @@ pub struct Store {
 pub struct Locked<'a> {
     store: &'a Store,
     _lock: FileLock,
+    /// Right but for `changes`; none when it was not asked for, or can't be had.
+    index: Option<Index>,
+    changes: Vec<Change>,
 }
 
 impl Store {
@@ -136,7 +146,7 @@ impl Store {
     fn take_lock(&self) -> Result<Locked<'_>> {
         let path = self.dir.join(LOCK);
         let lock = FileLock::exclusive(&path, 0o750).io(format!("lock {}", path.display()))?;
-        Ok(Locked { store: self, _lock: lock })
+        Ok(Locked { store: self, _lock: lock, index: None, changes: vec![] })
     }
 
     /// Every lease. Files that are not named like an address are somebody else's.
@@ -158,6 +168,43 @@ impl Store {
             leases.push(Lease { ip, holder });
         }
         Ok(leases)
+    }
+
+    /// What is leased, read without the lock: from the index if it is right, else from every lease.
+    ///
+    /// # Errors
+    /// Code 5: what the file system says.
+    pub fn contents(&self) -> Result<Contents> {
+        let index = Index::open(&self.dir, false);
+        let indexed = index.and_then(|index| index.contents().ok().filter(|_| index.is_current()));
+        indexed.map_or_else(|| Ok(contents_of(&self.leases()?)), Ok)
+    }
+
+    /// The leases of `attachment`, read without the lock.
+    ///
+    /// # Errors
+    /// Code 5: what the file system says.
+    pub fn leases_of(&self, attachment: &Attachment) -> Result<Vec<Lease>> {
+        let found = self.verified(&self.contents()?, attachment);
+        found.map_or_else(|| self.leases(), Ok).map(|leases| only_of(leases, attachment))
+    }
+
+    /// The leases that the contents name for `attachment`, each read; `None` when one is not as they say, or they can't be
+    /// read.
+    fn verified(&self, contents: &Contents, attachment: &Attachment) -> Option<Vec<Lease>> {
+        let (id, ifname) = (attachment.container_id.as_str(), attachment.ifname.as_str());
+        let wanted = [HolderHash::attachment(id, ifname), HolderHash::container(id)];
+        let read = |ip| {
+            let holder = self.holder_of(ip)?;
+            wanted.contains(&(&holder).into()).then_some(Lease { ip, holder })
+        };
+        contents.held_by(wanted).ok()?.into_iter().map(read).collect()
+    }
+
+    /// Who holds `ip`; `None` when it is free.
+    #[must_use]
+    pub fn holder_of(&self, ip: IpAddr) -> Option<Holder> {
+        read_holder(&self.lease_path(ip))
     }
 
     fn lease_path(&self, ip: IpAddr) -> PathBuf {
@@ -196,51 +243,162 @@ fn read_holder(path: &Path) -> Option<Holder> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let read = OpenOptions::new().read(true).custom_flags(flags).open(path).and_then(|file| {
         if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
+            return Ok(Holder::Unknown("it is not a regular file".to_owned()));
         }
         let mut bytes = Vec::new();
         file.take(MAX_LEASE).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(Holder::parse(&String::from_utf8_lossy(&bytes)))
     });
     match read {
-        Ok(text) => Some(Holder::parse(&text)),
+        Ok(holder) => Some(holder),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => Some(Holder::Unknown(error.to_string())),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            Some(Holder::Unknown("it is a symbolic link".to_owned()))
+        }
+        Err(error) => Some(Holder::Unreadable(error.to_string())),
     }
 }
 
+/// Of all leases those of `attachment`; only when it has none by its full name, those that old releases gave its
+/// container.
+fn only_of(leases: Vec<Lease>, attachment: &Attachment) -> Vec<Lease> {
+    let (exact, others): (Vec<_>, Vec<_>) = leases.into_iter().partition(|lease| lease.holder.is(attachment));
+    if !exact.is_empty() {
+        return exact;
+    }
+    others.into_iter().filter(|lease| lease.holder.is_old_form_of(attachment)).collect()
+}
+
+fn sorted(leases: &[Lease]) -> Sorted {
+    Sorted::new(leases.iter().map(|lease| (key(lease.ip), (&lease.holder).into())).collect())
+}
+
+fn contents_of(leases: &[Lease]) -> Contents {
+    Contents::new(Box::new(sorted(leases)), &[])
+}
+
 impl Locked<'_> {
-    /// Every lease.
+    /// Every lease, read one by one; the index is made anew from them.
     ///
     /// # Errors
     /// Code 5: what the file system says.
-    pub fn leases(&self) -> Result<Vec<Lease>> {
-        self.store.leases()
+    pub fn leases(&mut self) -> Result<Vec<Lease>> {
+        let leases = self.store.leases()?;
+        self.changes.clear();
+        // An index must not tell of a lease that it does not know whose it is: it may be readable again the next time.
+        let all_read = leases.iter().all(|lease| !matches!(lease.holder, Holder::Unreadable(_)));
+        self.index = None;
+        if all_read {
+            self.index =
+                Index::rebuild(&self.store.dir, &sorted(&leases)).map_err(|error| self.no_index(&error)).ok();
+        }
+        Ok(leases)
+    }
+
+    /// What is leased: from the index if it is right, else from every lease.
+    ///
+    /// # Errors
+    /// Code 5: what the file system says.
+    pub fn contents(&mut self) -> Result<Contents> {
+        let index = Index::open(&self.store.dir, true);
+        if let Some((index, contents)) =
+            index.and_then(|index| index.contents().ok().map(|contents| (index, contents)))
+        {
+            self.index = Some(index);
+            return Ok(contents);
+        }
+        Ok(contents_of(&self.leases()?))
+    }
+
+    /// What is leased, and the leases of `attachment`.
+    ///
+    /// # Errors
+    /// Code 5: what the file system says; also when there are none among those that can be read.
+    pub fn survey(&mut self, attachment: &Attachment) -> Result<(Contents, Vec<Lease>)> {
+        let contents = self.contents()?;
+        if let Some(leases) = self.store.verified(&contents, attachment) {
+            return Ok((contents, only_of(leases, attachment)));
+        }
+        let leases = self.leases()?;
+        let contents = contents_of(&leases);
+        let unreadable = leases.iter().find_map(|lease| match &lease.holder {
+            Holder::Unreadable(why) => Some((lease.ip, why.clone())),
+            _ => None,
+        });
+        let mine = only_of(leases, attachment);
+        match unreadable {
+            Some((ip, why)) if mine.is_empty() => {
+                let why = io::Error::other(why);
+                Err(why).io(format!(
+                    "read the lease {}, which may be of {attachment}",
+                    self.store.lease_path(ip).display()
+                ))
+            }
+            _ => Ok((contents, mine)),
+        }
+    }
+
+    /// What is leased, from every lease, with what was leased since this lock was taken: the index was wrong.
+    ///
+    /// # Errors
+    /// Code 5: what the file system says.
+    pub fn contents_anew(&mut self) -> Result<Contents> {
+        Ok(contents_of(&self.leases()?))
+    }
+
+    /// Who holds `ip`; `None` when it is free.
+    #[must_use]
+    pub fn holder_of(&self, ip: IpAddr) -> Option<Holder> {
+        self.store.holder_of(ip)
     }
 
     /// Leases `ip` to `attachment`; false when somebody has it.
     ///
     /// # Errors
     /// Code 5: what the file system says; then nothing was leased.
-    pub fn reserve(&self, ip: IpAddr, attachment: &Attachment) -> Result<bool> {
-        let text = format!("{}\r\n{}", attachment.container_id, attachment.ifname);
+    pub fn reserve(&mut self, ip: IpAddr, attachment: &Attachment) -> Result<bool> {
+        let (id, ifname) = (attachment.container_id.as_str(), attachment.ifname.as_str());
+        let text = format!("{id}\r\n{ifname}");
         let path = self.store.lease_path(ip);
         match create_whole(&path, &self.store.dir.join(ASIDE), text.as_bytes()) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            other => other.map(|()| true).io(format!("write the lease {}", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            other => other.io(format!("write the lease {}", path.display()))?,
         }
+        self.changes.push(Change::leased(ip, HolderHash::attachment(id, ifname)));
+        Ok(true)
     }
 
     /// Frees `ip`.
     ///
     /// # Errors
     /// Code 5: what the file system says.
-    pub fn release(&self, ip: IpAddr) -> Result<()> {
+    pub fn release(&mut self, ip: IpAddr) -> Result<()> {
         let path = self.store.lease_path(ip);
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.io(format!("remove the lease {}", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other.io(format!("remove the lease {}", path.display()))?,
         }
+        self.changes.push(Change::freed(ip));
+        Ok(())
+    }
+
+    /// Brings the index up to date and lets go of the lock. Without this the index is left for the next to make anew.
+    pub fn finish(mut self) {
+        let Some(index) = self.index.take() else { return };
+        if self.changes.is_empty() && index.is_current() {
+            return;
+        }
+        if let Err(error) = index.seal(&self.store.dir, &self.changes) {
+            self.no_index(&error);
+        }
+    }
+
+    /// Nobody needs the index to be right, only to be quick.
+    fn no_index(&self, error: &io::Error) {
+        cni_common::log!(
+            "host-local: the index in {} could not be written: {error}",
+            self.store.dir.display()
+        );
     }
 
     /// The address that was handed out last from the set with that number; a hint that may be wrong or missing.
@@ -253,7 +411,7 @@ impl Locked<'_> {
     pub fn note_last_reserved(&self, set: usize, ip: IpAddr) {
         let path = self.store.hint_path(set);
         if let Err(error) = overwrite(&path, ip.to_string().as_bytes()) {
-            eprintln!("host-local: {} could not be written: {error}", path.display());
+            cni_common::log!("host-local: {} could not be written: {error}", path.display());
         }
     }
 }

@@ -120,7 +120,7 @@ impl Drop for Pending {
         if running.wait().is_ok()
             && let Err(error) = self.ipam.call(Command::Del)
         {
-            eprintln!("undo of IPAM ADD by {} failed: {error}", self.ipam.name);
+            crate::log!("undo of IPAM ADD by {} failed: {error}", self.ipam.name);
         }
     }
 }

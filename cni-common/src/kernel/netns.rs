@@ -49,7 +49,7 @@ impl Netns {
         let result = catch_unwind(AssertUnwindSafe(work));
         if let Err(errno) = enter(&self.own) {
             // Every further step, the undo too, would hit the container instead of the host.
-            eprintln!("can't return to the plugin's own network namespace: {errno}");
+            crate::log!("can't return to the plugin's own network namespace: {errno}");
             std::process::abort();
         }
         result.unwrap_or_else(|panic| resume_unwind(panic))

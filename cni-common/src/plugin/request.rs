@@ -95,7 +95,7 @@ impl Target {
             Ok(netns) => Some(netns),
             Err(error) => {
                 if path.exists() {
-                    eprintln!("DEL of {}: {error}", self.attachment);
+                    crate::log!("DEL of {}: {error}", self.attachment);
                 }
                 None
             }

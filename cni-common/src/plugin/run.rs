@@ -69,7 +69,7 @@ impl Reply {
 #[must_use]
 pub fn run(plugin: &dyn Plugin) -> ExitCode {
     let reply = serve(plugin, &Env::of_process(), &mut std::io::stdin().lock());
-    eprint!("{}", reply.stderr);
+    crate::log::write(format_args!("{}", reply.stderr));
     let written = write_stdout(reply.stdout.as_bytes());
     match (written, reply.ok) {
         (Ok(()), true) => {
@@ -78,7 +78,7 @@ pub fn run(plugin: &dyn Plugin) -> ExitCode {
         }
         (Ok(()), false) => ExitCode::FAILURE,
         (Err(error), _) => {
-            eprintln!("{}: the result could not be written, undoing: {error}", plugin.name());
+            crate::log!("{}: the result could not be written, undoing: {error}", plugin.name());
             ExitCode::FAILURE
         }
     }
@@ -201,7 +201,7 @@ fn forget_own_netns(env: &Env, target: Target) -> Target {
     if !is_own_netns(env, &target) {
         return target;
     }
-    eprintln!("DEL of {}: CNI_NETNS is the plugin's own namespace, taken as gone", target.attachment);
+    crate::log!("DEL of {}: CNI_NETNS is the plugin's own namespace, taken as gone", target.attachment);
     Target { netns: None, ..target }
 }
 

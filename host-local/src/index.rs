@@ -1,0 +1,275 @@
+//! The index: all leases of a network in one file, so that nobody has to read a file a lease.
+//!
+//! It is a cache. The leases alone are the truth; an index that is missing, torn, of another boot or another version is
+//! made anew from them. It lies beside the leases as `.index`, and the reference plugin passes over it.
+//!
+//! ```text
+//! header    magic, boot ID, token, number of leases, number of changes     64 bytes
+//! table     every lease, in the order of addresses                         24 bytes each
+//! table     the same, in the order of the holders' hashes
+//! changes   made since, appended
+//! ```
+//!
+//! A lease is 16 bytes of address (IPv4 as `::ffff:a.b.c.d`) and 8 of the holder's hash, 0 for "freed". The tables are
+//! searched where they lie; the changes are read whole, and when they grow many, the tables are made anew.
+//!
+//! **How it knows that it is right.** Whoever makes or deletes a lease changes the folder's modification time. So after
+//! each change we set that time to a token of our own, a moment now with random nanoseconds, and note it in the header:
+//! as long as the folder shows the token, nobody has made or deleted a file since. Comparing plain times would not do:
+//! they tick every few milliseconds, and a change within the tick would be missed. The token is set last, so a process
+//! killed anywhere leaves an index that nobody trusts.
+//!
+//! **What it may be used for.** To find where to look. A lease that it names is read before it is freed, and a lease is
+//! made by link(2), which fails where one exists.
+
+use crate::contents::{Contents, Record, Sorted, Tables, address, key};
+use crate::store::Holder;
+use cni_common::disk::overwrite;
+use cni_common::spec::name::digest;
+use std::fs::{File, FileTimes, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+const FILE: &str = ".index";
+const ASIDE: &str = ".index.new";
+const MAGIC: &[u8; 8] = b"CNIidx\x00\x02";
+const HEADER: usize = 64;
+const RECORD: usize = 24;
+/// So many changes are read each time; more are sorted into the tables.
+const MOST_CHANGES: u64 = 1024;
+
+/// Stands for a holder in a record; 0 frees the address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HolderHash(u64);
+
+impl HolderHash {
+    /// Nobody: the address is free again.
+    pub const FREED: Self = Self(0);
+    const UNKNOWN: Self = Self(1);
+
+    /// Whether it stands for nobody.
+    #[must_use]
+    pub fn is_freed(self) -> bool {
+        self == Self::FREED
+    }
+
+    /// Of an interface of a container.
+    #[must_use]
+    pub fn attachment(container_id: &str, ifname: &str) -> Self {
+        Self::of(&[container_id, ifname])
+    }
+
+    /// Of a container, as old releases wrote it.
+    #[must_use]
+    pub fn container(container_id: &str) -> Self {
+        Self::of(&[container_id])
+    }
+
+    fn of(parts: &[&str]) -> Self {
+        // Never one of the two that mean something else.
+        Self(u64::from_str_radix(&digest(parts, 16), 16).unwrap_or_default() | 2)
+    }
+}
+
+impl From<&Holder> for HolderHash {
+    fn from(holder: &Holder) -> Self {
+        match holder {
+            Holder::Attachment { container_id, ifname } => Self::attachment(container_id, ifname),
+            Holder::Container(id) => Self::container(id),
+            Holder::Unknown(_) | Holder::Unreadable(_) => Self::UNKNOWN,
+        }
+    }
+}
+
+/// A change to the leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// The address.
+    pub ip: IpAddr,
+    /// Who holds it now.
+    pub holder: HolderHash,
+}
+
+impl Change {
+    /// `ip` was leased.
+    #[must_use]
+    pub fn leased(ip: IpAddr, holder: HolderHash) -> Self {
+        Self { ip, holder }
+    }
+
+    /// `ip` was freed.
+    #[must_use]
+    pub fn freed(ip: IpAddr) -> Self {
+        Self { ip, holder: HolderHash::FREED }
+    }
+}
+
+fn to_bytes((key, holder): Record) -> [u8; RECORD] {
+    let mut bytes = [0; RECORD];
+    let (address, hash) = bytes.split_at_mut(16);
+    address.copy_from_slice(&key.to_ne_bytes());
+    hash.copy_from_slice(&holder.0.to_ne_bytes());
+    bytes
+}
+
+fn from_bytes(bytes: &[u8]) -> io::Result<Record> {
+    let parts = bytes.split_first_chunk().and_then(|(key, hash)| Some((key, hash.first_chunk()?)));
+    let (key, hash) = parts.ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok((u128::from_ne_bytes(*key), HolderHash(u64::from_ne_bytes(*hash))))
+}
+
+/// The folder's modification time, as we set it: seconds and nanoseconds.
+type Token = (i64, i64);
+
+fn token_of(dir: &File) -> io::Result<Token> {
+    let meta = dir.metadata()?;
+    Ok((meta.mtime(), meta.mtime_nsec()))
+}
+
+/// An index that was right when it was opened, and stays so as long as the store's lock is held.
+#[derive(Debug)]
+pub struct Index {
+    dir: File,
+    file: File,
+    token: Token,
+    leases: u64,
+    changes: u64,
+}
+
+impl Index {
+    /// The index of the leases in `dir`; `None` when there is none that can be trusted.
+    #[must_use]
+    pub fn open(dir: &Path, writable: bool) -> Option<Self> {
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+        let file =
+            OpenOptions::new().read(true).write(writable).custom_flags(flags).open(dir.join(FILE)).ok()?;
+        let dir = File::open(dir).ok()?;
+        let mut header = [0; HEADER];
+        file.read_exact_at(&mut header, 0).ok()?;
+        let token = token_of(&dir).ok()?;
+        let mut fields = header.chunks_exact(8);
+        let mut number =
+            || fields.next().and_then(|field| field.first_chunk().copied()).map(u64::from_ne_bytes);
+        let (magic, boot) = (number()?, (number()?, number()?));
+        let noted = (number()?.cast_signed(), number()?.cast_signed());
+        let (leases, changes) = (number()?, number()?);
+        let records = leases.checked_mul(2).and_then(|tables| tables.checked_add(changes));
+        let needed =
+            records.and_then(|records| records.checked_mul(RECORD as u64)?.checked_add(HEADER as u64));
+        let whole = needed.is_some_and(|needed| file.metadata().is_ok_and(|meta| meta.len() >= needed));
+        let trusted =
+            whole && magic == u64::from_ne_bytes(*MAGIC) && noted == token && Some(boot) == boot_id();
+        trusted.then_some(Self { dir, file, token, leases, changes })
+    }
+
+    /// Makes the index anew. It is trusted only once it is sealed.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn rebuild(dir: &Path, leases: &Sorted) -> io::Result<Self> {
+        let aside = dir.join(ASIDE);
+        let mut bytes = vec![0; HEADER];
+        for table in leases.tables() {
+            bytes.extend(table.iter().flat_map(|record| to_bytes(*record)));
+        }
+        overwrite(&aside, &bytes)?;
+        std::fs::rename(&aside, dir.join(FILE))?;
+        let file = OpenOptions::new().read(true).write(true).open(dir.join(FILE))?;
+        Ok(Self { dir: File::open(dir)?, file, token: (0, 0), leases: leases.count() as u64, changes: 0 })
+    }
+
+    /// All leases.
+    ///
+    /// # Errors
+    /// What the file system says; `UnexpectedEof` when records are missing.
+    pub fn contents(&self) -> io::Result<Contents> {
+        let count = usize::try_from(self.changes).unwrap_or_default();
+        let mut bytes = vec![0; count * RECORD];
+        self.file.read_exact_at(&mut bytes, offset(2 * self.leases))?;
+        let changes = bytes
+            .chunks_exact(RECORD)
+            .map(|bytes| from_bytes(bytes).map(|(key, holder)| Change { ip: address(key), holder }));
+        let tables = OnDisk { file: self.file.try_clone()?, leases: self.leases };
+        Ok(Contents::new(Box::new(tables), &changes.collect::<io::Result<Vec<_>>>()?))
+    }
+
+    /// Whether the folder has not changed since the index was opened: for readers without the lock, asked after reading.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        token_of(&self.dir).is_ok_and(|token| token == self.token)
+    }
+
+    /// Notes changes that were made to the leases, and makes the index trusted again.
+    ///
+    /// # Errors
+    /// What the file system says; then nobody trusts the index, and the next who needs one makes it anew.
+    pub fn seal(mut self, path: &Path, changes: &[Change]) -> io::Result<()> {
+        if self.changes + changes.len() as u64 > MOST_CHANGES {
+            self = Self::rebuild(path, &self.contents()?.sorted()?)?;
+        }
+        let bytes: Vec<u8> =
+            changes.iter().flat_map(|change| to_bytes((key(change.ip), change.holder))).collect();
+        self.file.write_all_at(&bytes, offset(2 * self.leases + self.changes))?;
+        self.changes += changes.len() as u64;
+        let token = SystemTime::now() - Duration::from_nanos(RandomState::new().hash_one(0) % 1_000_000_000);
+        let since = token.duration_since(SystemTime::UNIX_EPOCH).map_err(io::Error::other)?;
+        let (boot_high, boot_low) = boot_id().ok_or_else(|| io::Error::other("no boot ID"))?;
+        let fields = [
+            u64::from_ne_bytes(*MAGIC),
+            boot_high,
+            boot_low,
+            since.as_secs(),
+            u64::from(since.subsec_nanos()),
+            self.leases,
+            self.changes,
+        ];
+        let header: Vec<u8> = fields.iter().flat_map(|field| field.to_ne_bytes()).collect();
+        self.file.write_all_at(&header, 0)?;
+        self.dir.set_times(FileTimes::new().set_modified(token))
+    }
+}
+
+/// Where the record with that number lies in the file.
+fn offset(record: u64) -> u64 {
+    HEADER as u64 + record * RECORD as u64
+}
+
+/// The tables where they lie.
+struct OnDisk {
+    file: File,
+    leases: u64,
+}
+
+impl OnDisk {
+    fn read(&self, at: u64) -> io::Result<Record> {
+        let mut bytes = [0; RECORD];
+        self.file.read_exact_at(&mut bytes, offset(at))?;
+        from_bytes(&bytes)
+    }
+}
+
+impl Tables for OnDisk {
+    fn count(&self) -> usize {
+        usize::try_from(self.leases).unwrap_or(usize::MAX)
+    }
+
+    fn by_address(&self, at: usize) -> io::Result<Record> {
+        self.read(at as u64)
+    }
+
+    fn by_holder(&self, at: usize) -> io::Result<Record> {
+        self.read(self.leases + at as u64)
+    }
+}
+
+/// After a crash the disk may hold an old index and a new folder; leases outlive a boot, the index does not.
+fn boot_id() -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let half = |range| u64::from_str_radix(digits.get(range)?, 16).ok();
+    Some((half(0..16)?, half(16..32)?))
+}

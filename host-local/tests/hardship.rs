@@ -1,0 +1,413 @@
+//! `host-local` when it is killed, when the system refuses, when its index is broken, and when both implementations work
+//! on one folder at once: no address lost, none given twice.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a test may fail at any line, and tables are long"
+)]
+
+use cni_conformance::{Answer, Call, bin_dir, leases, write_file};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, RwLock};
+use tempfile::TempDir;
+
+struct Bed {
+    data: TempDir,
+    subnet: &'static str,
+}
+
+impl Bed {
+    fn new(subnet: &'static str) -> Self {
+        Self { data: tempfile::tempdir().unwrap(), subnet }
+    }
+
+    fn conf(&self, version: &str) -> Value {
+        json!({"cniVersion": version, "name": "net", "ipam": {"type": "host-local", "dataDir": self.data.path(),
+               "ranges": [[{"subnet": self.subnet}]]}})
+    }
+
+    fn call(&self, plugins: &Path, command: &str, id: &str) -> Call {
+        let version = if plugins == bin_dir() { "1.1.0" } else { "1.0.0" };
+        let call = Call::of(plugins, "host-local").command(command, &self.conf(version));
+        call.attachment(id, "eth0").env("CNI_NETNS", "/run/netns/none")
+    }
+
+    fn run(&self, command: &str, id: &str) -> Answer {
+        self.call(&bin_dir(), command, id).run()
+    }
+
+    fn gc(&self, valid: &[&str]) -> Answer {
+        let list: Vec<Value> = valid.iter().map(|id| json!({"containerID": id, "ifname": "eth0"})).collect();
+        let mut conf = self.conf("1.1.0");
+        conf["cni.dev/valid-attachments"] = json!(list);
+        Call::new("host-local").command("GC", &conf).run()
+    }
+
+    fn leases(&self) -> BTreeMap<String, String> {
+        leases(self.data.path())
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.data.path().join("net").join(name)
+    }
+
+    /// Every address that there is can be leased, and then freed.
+    fn all_usable(&self, label: &str, addresses: usize) {
+        let held = self.leases();
+        let free = addresses - held.len();
+        for n in 0..free {
+            let answer = self.run("ADD", &format!("all{n}"));
+            assert!(answer.is_ok(), "{label}: address {n} of {free} is lost\n{}", answer.dump());
+        }
+        assert_eq!(self.leases().len(), addresses, "{label}");
+        self.run("ADD", "one-more").fails(11);
+        for n in 0..free {
+            self.run("DEL", &format!("all{n}")).ok();
+        }
+        assert_eq!(self.leases(), held, "{label}");
+    }
+}
+
+fn address(answer: &Answer) -> String {
+    answer.ok()["ips"][0]["address"].as_str().unwrap().to_owned()
+}
+
+/// Runs `command` under strace, which writes to `trace`, with `inject` for one of its system calls.
+fn traced(bed: &Bed, command: &str, id: &str, inject: &str, trace: &Path) -> Output {
+    let mut conf = bed.conf("1.1.0");
+    conf["cni.dev/valid-attachments"] = json!([{"containerID": "bystander", "ifname": "eth0"}]);
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-e", "trace=all", "-o"]).arg(trace);
+    if !inject.is_empty() {
+        strace.args(["-e", inject]);
+    }
+    let strace = strace.arg(bin_dir().join("host-local")).env_clear().envs([
+        ("PATH", "/usr/bin:/bin"),
+        ("CNI_COMMAND", command),
+        ("CNI_CONTAINERID", id),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_NETNS", "/run/netns/none"),
+        ("CNI_PATH", "/nowhere"),
+    ]);
+    let mut child =
+        strace.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It may be dead before it reads.
+    let _ = std::io::Write::write_all(child.stdin.as_mut().unwrap(), conf.to_string().as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+/// A system call of a run: its name, the how-manieth of that name it is (as strace counts), and whether it comes after
+/// stdin was read: what comes before is the C library's start.
+struct Point {
+    name: String,
+    nth: usize,
+    ours: bool,
+}
+
+/// Every system call of a run that nothing happens to.
+fn points(command: &str) -> Vec<Point> {
+    let trace = tempfile::NamedTempFile::new().unwrap();
+    assert!(traced(&prepared(command), command, "c1", "", trace.path()).status.success());
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    let mut ours = false;
+    let mut points = Vec::new();
+    for line in std::fs::read_to_string(trace.path()).unwrap().lines() {
+        let call = line.split_once(' ').unwrap().1.trim_start();
+        let Some((name, _)) = call.split_once('(').filter(|_| !call.starts_with(['<', '-', '+'])) else {
+            continue;
+        };
+        ours |= call.starts_with("read(0,");
+        let nth = counts.entry(name.to_owned()).or_default();
+        *nth += 1;
+        points.push(Point { name: name.to_owned(), nth: *nth, ours });
+    }
+    assert!(points.len() > 50 && points.iter().filter(|point| point.ours).count() > 20, "{}", points.len());
+    points
+}
+
+/// A folder with a bystander's lease, and with one of "c1" where the command needs it.
+fn prepared(command: &str) -> Bed {
+    let bed = Bed::new("10.1.0.0/28");
+    address(&bed.run("ADD", "bystander"));
+    if command != "ADD" {
+        address(&bed.run("ADD", "c1"));
+    }
+    bed
+}
+
+#[test]
+fn killed_at_every_system_call() {
+    for command in ["ADD", "DEL", "GC"] {
+        for (n, point) in points(command).into_iter().enumerate() {
+            let bed = prepared(command);
+            let bystander = bed.leases()["net/10.1.0.2"].clone();
+            let inject = format!("inject={}:signal=SIGKILL:when={}", point.name, point.nth);
+            let output = traced(&bed, command, "c1", &inject, Path::new("/dev/null"));
+            let label = format!("{command} killed at {} ({})", point.name, point.nth);
+            assert!(!output.status.success() || point.name == "execve", "{label}: it was not");
+            assert_eq!(bed.leases().get("net/10.1.0.2"), Some(&bystander), "{label}: the bystander's lease");
+            for text in bed.leases().values() {
+                assert!(text.ends_with("\r\neth0"), "{label}: a torn lease {text:?}");
+            }
+            // Either of the two cleans up.
+            if n % 2 == 0 {
+                bed.run("DEL", "c1").ok();
+            } else {
+                bed.gc(&["bystander"]).ok();
+            }
+            assert_eq!(bed.leases().len(), 1, "{label}");
+            // All addresses are there, once.
+            bed.all_usable(&label, 13);
+            address(&bed.run("ADD", "c1"));
+            bed.run("CHECK", "c1").ok();
+            bed.run("CHECK", "bystander").ok();
+        }
+    }
+}
+
+#[test]
+fn refused_at_every_system_call() {
+    for command in ["ADD", "DEL", "GC"] {
+        // Not: an exit that fails, memory given back, and a folder's close, whose failure (which Linux does not have) ends
+        // the standard library in a panic.
+        let spared = ["exit_group", "munmap", "sigaltstack", "close"];
+        let own = |point: &Point| point.ours && !spared.contains(&point.name.as_str());
+        for point in points(command).into_iter().filter(own) {
+            for error in ["EIO", "ENOSPC", "EACCES", "EINTR"] {
+                let bed = prepared(command);
+                let held = bed.leases();
+                let inject = format!("inject={}:error={error}:when={}", point.name, point.nth);
+                let output = traced(&bed, command, "c1", &inject, Path::new("/dev/null"));
+                let label = format!("{command}, {error} at {} ({})", point.name, point.nth);
+                let (stdout, stderr) =
+                    (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+                assert!(!stderr.contains("panicked"), "{label}: {stderr}");
+                assert!(matches!(output.status.code(), Some(0 | 1)), "{label}: {:?} {stderr}", output.status);
+                let after = bed.leases();
+                assert_eq!(
+                    after.get("net/10.1.0.2"),
+                    held.get("net/10.1.0.2"),
+                    "{label}: the bystander's lease"
+                );
+                if output.status.success() {
+                    let want = if command == "ADD" { 2 } else { 1 };
+                    assert_eq!(after.len(), want, "{label}: success, and so it is done");
+                } else {
+                    let lost = stderr.contains("the result could not be written");
+                    let json: Value = serde_json::from_str(&stdout).unwrap_or_default();
+                    assert!(lost || json["code"].is_u64(), "{label}: no error JSON in {stdout:?}, {stderr}");
+                    assert!(
+                        command != "ADD" || after.len() == 1,
+                        "{label}: a failed ADD leaves no lease: {stdout} {stderr}"
+                    );
+                }
+                bed.run("DEL", "c1").ok();
+                assert_eq!(bed.leases().len(), 1, "{label}");
+                bed.all_usable(&label, 13);
+            }
+        }
+    }
+}
+
+type Breakage<'a> = (&'a str, Box<dyn Fn(&Bed) + 'a>);
+
+#[test]
+fn an_index_in_any_state_changes_no_answer() {
+    let good = |bed: &Bed| std::fs::read(bed.file(".index")).unwrap();
+    let overwrite = |bed: &Bed, bytes: &[u8]| {
+        // In place, as a torn write would be: the folder's time does not change.
+        let file = std::fs::File::options().write(true).truncate(true).open(bed.file(".index")).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, bytes, 0).unwrap();
+    };
+    let mut breakages: Vec<Breakage> = vec![
+        ("deleted", Box::new(|bed| std::fs::remove_file(bed.file(".index")).unwrap())),
+        ("empty", Box::new(|bed| overwrite(bed, b""))),
+        ("zeros", Box::new(|bed| overwrite(bed, &[0; 4096]))),
+        (
+            "noise",
+            Box::new(|bed| {
+                overwrite(bed, &(0..4096u32).map(|n| ((n * 7919) >> 3).to_le_bytes()[0]).collect::<Vec<_>>());
+            }),
+        ),
+        (
+            "another version",
+            Box::new(|bed| {
+                let mut bytes = good(bed);
+                bytes[7] ^= 1;
+                overwrite(bed, &bytes);
+            }),
+        ),
+        (
+            "another boot",
+            Box::new(|bed| {
+                let mut bytes = good(bed);
+                bytes[8] ^= 1;
+                overwrite(bed, &bytes);
+            }),
+        ),
+        (
+            "another token",
+            Box::new(|bed| {
+                let mut bytes = good(bed);
+                bytes[32] ^= 1;
+                overwrite(bed, &bytes);
+            }),
+        ),
+        (
+            "a huge count",
+            Box::new(|bed| {
+                let mut bytes = good(bed);
+                bytes[47] = 0x7f;
+                overwrite(bed, &bytes);
+            }),
+        ),
+        (
+            "huge changes",
+            Box::new(|bed| {
+                let mut bytes = good(bed);
+                bytes[55] = 0x7f;
+                overwrite(bed, &bytes);
+            }),
+        ),
+        (
+            "a folder",
+            Box::new(|bed| {
+                std::fs::remove_file(bed.file(".index")).unwrap();
+                std::fs::create_dir(bed.file(".index")).unwrap();
+            }),
+        ),
+        (
+            "a link",
+            Box::new(|bed| {
+                std::fs::remove_file(bed.file(".index")).unwrap();
+                std::os::unix::fs::symlink("/etc/passwd", bed.file(".index")).unwrap();
+            }),
+        ),
+        ("a lease made by hand", Box::new(|bed| write_file(&bed.file("10.1.0.5"), "hand\r\neth0", 0o600))),
+        ("a lease deleted by hand", Box::new(|bed| std::fs::remove_file(bed.file("10.1.0.2")).unwrap())),
+    ];
+    for cut in [1, 8, 63, 64, 65, 88, 100, 136, 160] {
+        breakages.push((
+            "cut",
+            Box::new(move |bed| {
+                let bytes = good(bed);
+                overwrite(bed, &bytes[..cut.min(bytes.len() - 1)]);
+            }),
+        ));
+    }
+    for (label, breakage) in breakages {
+        let bed = Bed::new("10.1.0.0/28");
+        for id in ["c1", "c2"] {
+            address(&bed.run("ADD", id));
+        }
+        breakage(&bed);
+        let c1 = bed.leases().values().any(|text| text.starts_with("c1"));
+        assert_eq!(bed.run("CHECK", "c1").is_ok(), c1, "{label}");
+        bed.run("STATUS", "x").ok();
+        assert_eq!(bed.run("ADD", "c1").is_ok(), !c1, "{label}: one lease an attachment");
+        let third = bed.run("ADD", "c3");
+        assert!(third.is_ok(), "{label}\n{}", third.dump());
+        let holders: Vec<String> = bed.leases().into_values().collect();
+        assert_eq!(holders.len(), holders.iter().collect::<HashSet<_>>().len(), "{label}: {holders:?}");
+        for id in ["c1", "c2", "c3", "hand"] {
+            bed.run("DEL", id).ok();
+        }
+        assert!(bed.leases().is_empty(), "{label}");
+        bed.all_usable(label, 13);
+        assert!(std::fs::metadata("/etc/passwd").unwrap().len() > 100, "the link's target is untouched");
+    }
+}
+
+#[test]
+fn the_tables_are_made_anew_when_changes_grow_many() {
+    let bed = Bed::new("10.1.0.0/24");
+    for n in 0..700 {
+        address(&bed.run("ADD", &format!("c{n}")));
+        bed.run("DEL", &format!("c{n}")).ok();
+    }
+    let index = std::fs::metadata(bed.file(".index")).unwrap().len();
+    assert!(index < 1100 * 24, "{index} bytes for no lease at all");
+    bed.all_usable("after 1400 changes", 253);
+}
+
+/// A generator of numbers, the same for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+#[test]
+fn both_implementations_at_once_against_a_model() {
+    const PROCESSES: u64 = 16;
+    const STEPS: u64 = 200;
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_124);
+    eprintln!("SEED={seed}");
+    // Small enough that addresses come round many times.
+    let bed = Bed::new("10.1.0.0/25");
+    let reference = Path::new("/usr/lib/cni");
+    // Address → who was told that it is theirs.
+    let given: Mutex<HashMap<String, String>> = Mutex::default();
+    // GC must know all that live, so nobody else works meanwhile.
+    let quiet = RwLock::new(());
+    std::thread::scope(|scope| {
+        for process in 0..PROCESSES {
+            let (bed, given, quiet) = (&bed, &given, &quiet);
+            scope.spawn(move || {
+                let mut random = Random(seed + process);
+                let mut mine: BTreeMap<String, String> = BTreeMap::new();
+                for _ in 0..STEPS {
+                    let id = format!("p{process}-{}", random.below(5));
+                    let plugins = if random.below(2) == 0 { bin_dir() } else { reference.to_owned() };
+                    let held = mine.get(&id).cloned();
+                    match random.below(40) {
+                        0 => {
+                            let _alone = quiet.write().unwrap();
+                            let living: Vec<String> = given.lock().unwrap().values().cloned().collect();
+                            let before = bed.leases();
+                            bed.gc(&living.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+                            assert_eq!(bed.leases(), before, "GC frees nothing that lives");
+                        }
+                        1..=16 => {
+                            let _shared = quiet.read().unwrap();
+                            let answer = bed.call(&plugins, "ADD", &id).run();
+                            assert_eq!(answer.is_ok(), held.is_none(), "{id}\n{}", answer.dump());
+                            if answer.is_ok() {
+                                let ip = address(&answer);
+                                let other = given.lock().unwrap().insert(ip.clone(), id.clone());
+                                assert_eq!(other, None, "{ip} was given to {id} and to another");
+                                mine.insert(id, ip);
+                            }
+                        }
+                        17..=32 => {
+                            let _shared = quiet.read().unwrap();
+                            if let Some(ip) = mine.remove(&id) {
+                                given.lock().unwrap().remove(&ip);
+                            }
+                            bed.call(&plugins, "DEL", &id).run().ok();
+                        }
+                        _ => {
+                            let _shared = quiet.read().unwrap();
+                            let answer = bed.call(&plugins, "CHECK", &id).run();
+                            assert_eq!(answer.is_ok(), held.is_some(), "{id}\n{}", answer.dump());
+                        }
+                    }
+                }
+                for (id, ip) in mine {
+                    let _shared = quiet.read().unwrap();
+                    given.lock().unwrap().remove(&ip);
+                    bed.run("DEL", &id).ok();
+                }
+            });
+        }
+    });
+    assert!(bed.leases().is_empty(), "{:?}", bed.leases());
+    bed.all_usable("after all", 125);
+}
