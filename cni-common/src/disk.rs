@@ -3,19 +3,38 @@
 use fs2::FileExt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long somebody waits for a lock.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// When to say who holds it.
+    pub say_after: Duration,
+    /// When to give up.
+    pub give_up_after: Duration,
+}
+
+impl Default for Patience {
+    /// A call holds the lock for a millisecond, so thousands in a queue are served within this.
+    fn default() -> Self {
+        Self { say_after: Duration::from_secs(10), give_up_after: Duration::from_secs(60) }
+    }
+}
 
 /// An exclusive flock(2), held until it is dropped.
 #[derive(Debug)]
 pub struct FileLock(File);
 
 impl FileLock {
-    /// Waits for the lock on the file at `path`, which is made with `mode` if it is not there.
+    /// Waits for the lock on the file at `path`, which is made with `mode` if it is not there. After a while `say` is told
+    /// who holds it.
     ///
     /// # Errors
-    /// What open(2) or flock(2) say.
-    pub fn exclusive(path: &Path, mode: u32) -> io::Result<Self> {
+    /// What open(2) or flock(2) say; `TimedOut`, naming the holder, when patience is at its end.
+    pub fn exclusive(path: &Path, mode: u32, patience: Patience, say: impl FnOnce(&str)) -> io::Result<Self> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -24,9 +43,51 @@ impl FileLock {
             .mode(mode)
             .custom_flags(nix::libc::O_NOFOLLOW)
             .open(path)?;
-        file.lock_exclusive()?;
-        Ok(Self(file))
+        match file.try_lock_exclusive() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait(file, patience, say).map(Self),
+            other => other.map(|()| Self(file)),
+        }
     }
+}
+
+/// The kernel serves those who wait in their order, but not for a limited time; so a thread waits for us, and is left
+/// behind, to end with the process, when we give up.
+fn wait(file: File, patience: Patience, say: impl FnOnce(&str)) -> io::Result<File> {
+    let (sender, receiver) = mpsc::channel();
+    let waiting = file.try_clone()?;
+    std::thread::Builder::new().spawn(move || {
+        // Nobody listens any more once we have given up.
+        let _ = sender.send(waiting.lock_exclusive());
+    })?;
+    match receiver.recv_timeout(patience.say_after) {
+        Err(mpsc::RecvTimeoutError::Timeout) => say(&format!("waiting for {}", holder(&file))),
+        answer => return answer.unwrap_or_else(|gone| Err(io::Error::other(gone))).map(|()| file),
+    }
+    match receiver.recv_timeout(patience.give_up_after.saturating_sub(patience.say_after)) {
+        Err(mpsc::RecvTimeoutError::Timeout) => {
+            let text =
+                format!("gave up after {} s, held by {}", patience.give_up_after.as_secs(), holder(&file));
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        }
+        answer => answer.unwrap_or_else(|gone| Err(io::Error::other(gone))).map(|()| file),
+    }
+}
+
+/// Who holds the flock on `file`, for people: process ID and command (`/proc/locks`, `/proc/PID/cmdline`).
+fn holder(file: &File) -> String {
+    let unknown = || "a process that can't be told".to_owned();
+    let Ok(inode) = file.metadata().map(|meta| meta.ino()) else { return unknown() };
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    // 1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF; those who wait have an arrow in front.
+    let pid = locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, place, ..] = words.as_slice() else { return None };
+        place.rsplit(':').next().is_some_and(|number| number == inode.to_string()).then_some(*pid)
+    });
+    let Some(pid) = pid else { return unknown() };
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
+    format!("process {pid} ({command})")
 }
 
 impl Drop for FileLock {
@@ -75,4 +136,41 @@ pub fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
         .custom_flags(flags)
         .open(path)?;
     file.write_all(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[test]
+    fn a_waiter_says_who_holds_the_lock_and_gets_it_or_gives_up() {
+        let path = std::env::temp_dir().join(format!("cni-lock-{}", std::process::id()));
+        let lock = |give_up: u64, said: &Mutex<String>| {
+            let patience = Patience {
+                say_after: Duration::from_millis(20),
+                give_up_after: Duration::from_millis(give_up),
+            };
+            FileLock::exclusive(&path, 0o600, patience, |text| *said.lock().unwrap() = text.to_owned())
+        };
+        let me = format!("process {}", std::process::id());
+        let said = Mutex::default();
+        let held = lock(1000, &said).unwrap();
+        assert_eq!(*said.lock().unwrap(), "", "a lock that is free is taken at once");
+
+        let error = lock(40, &said).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(error.to_string().contains(&me), "{error}");
+
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| lock(60_000, &said).map(drop));
+            while said.lock().unwrap().is_empty() {
+                std::thread::yield_now();
+            }
+            assert!(said.lock().unwrap().contains(&me), "{said:?}");
+            drop(held);
+            waiter.join().unwrap().unwrap();
+        });
+        std::fs::remove_file(&path).unwrap();
+    }
 }

@@ -2,8 +2,10 @@
 
 use crate::range::{RangeConf, RangeSet};
 use cni_common::plugin::Request;
+use cni_common::spec::addr::{parse_cidr, parse_ip};
 use cni_common::spec::conf::NetConf;
 use cni_common::spec::{Code, Error, Result, Route, SpecVersion};
+use ipnet::IpNet;
 use serde::Deserialize;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -46,6 +48,8 @@ struct Ipam {
     routes: Vec<Route>,
     data_dir: String,
     resolv_conf: String,
+    // Ours alone.
+    exclude: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -127,10 +131,19 @@ fn data_dir(text: &str) -> PathBuf {
 fn parse_requested(text: &str) -> Result<IpAddr, String> {
     let bad = || format!("{text:?} is not an IP address; write it as 10.1.2.3 or 10.1.2.3/24");
     let ip = match text.split_once('/') {
-        Some(_) => cni_common::spec::addr::parse_cidr(text).map(|net| net.addr()),
-        None => cni_common::spec::addr::parse_ip(text),
+        Some(_) => parse_cidr(text).map(|net| net.addr()),
+        None => parse_ip(text),
     };
     ip.map_err(|_| bad())
+}
+
+/// An address, or a CIDR with or without host bits.
+fn parse_excluded(text: &str) -> Result<IpNet> {
+    let net = parse_cidr(text).or_else(|_| parse_ip(text).map(IpNet::from));
+    net.map_err(|_| {
+        let msg = format!("ipam.exclude: {text:?} is neither an address nor a CIDR");
+        Error::config(msg).details("write it as 10.1.2.3 or 10.1.2.0/28")
+    })
 }
 
 fn sets(ipam: &Ipam, ip_ranges: Vec<Vec<RangeConf>>) -> Result<Vec<RangeSet>> {
@@ -142,8 +155,10 @@ fn sets(ipam: &Ipam, ip_ranges: Vec<Vec<RangeConf>>) -> Result<Vec<RangeSet>> {
     };
     let single = (!single.subnet.is_empty()).then(|| vec![single]);
     let confs = ip_ranges.into_iter().chain(single).chain(ipam.ranges.iter().cloned());
+    let excluded: Vec<IpNet> = ipam.exclude.iter().map(|text| parse_excluded(text)).collect::<Result<_>>()?;
     let parse = |(i, conf): (usize, Vec<RangeConf>)| {
-        RangeSet::new(&conf).map_err(|bad| Error::config(format!("invalid range set {i}: {bad}")))
+        let set = RangeSet::new(&conf).and_then(|set| set.without(&excluded));
+        set.map_err(|bad| Error::config(format!("invalid range set {i}: {bad}")))
     };
     confs.enumerate().map(parse).collect()
 }

@@ -23,6 +23,7 @@ use range::RangeSet;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::SystemTime;
 use store::{Holder, Lease, Locked, Store};
 
 /// The plugin.
@@ -152,7 +153,8 @@ fn allocate(conf: &Conf, store: &Store, attachment: &Attachment) -> Result<Vec<I
             Err(error) => {
                 ips.iter().try_for_each(|ip| locked.release(*ip))?;
                 locked.finish();
-                return Err(error);
+                let exhausted = requested.is_none() && error.code == Code::TRY_AGAIN;
+                return Err(if exhausted { name_oldest(&error, store, set) } else { error });
             }
         }
     }
@@ -162,6 +164,24 @@ fn allocate(conf: &Conf, store: &Store, attachment: &Attachment) -> Result<Vec<I
     }
     locked.finish();
     Ok(ips)
+}
+
+/// Leases that nobody ever freed are the old ones: tells where to look.
+fn name_oldest(error: &Error, store: &Store, set: &RangeSet) -> Error {
+    const SOME: usize = 3;
+    let age = |since: SystemTime| match SystemTime::now().duration_since(since).unwrap_or_default().as_secs()
+    {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86_400),
+    };
+    let oldest = store.oldest(SOME, |ip| set.range_of(ip).is_some());
+    let oldest = oldest
+        .into_iter()
+        .map(|(lease, since)| format!("{} by {} for {}", lease.ip, lease.holder, age(since)));
+    let details = format!("{}; held longest: {}", error.cause(), oldest.collect::<Vec<_>>().join(", "));
+    Error::new(error.code, error.msg()).details(details)
 }
 
 fn take_requested(

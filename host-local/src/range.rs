@@ -79,6 +79,19 @@ impl Range {
         self.contains(other.start) || other.contains(self.start)
     }
 
+    /// What is left on both sides of `net`.
+    fn without(self, net: &IpNet) -> Vec<Self> {
+        let (first, last) = (net.network(), net.broadcast());
+        if first.is_ipv4() != self.start.is_ipv4() || last < self.start || self.end < first {
+            return vec![self];
+        }
+        let before = (self.start < first).then(|| before(first)).flatten();
+        let before = before.map(|end| Self { end, ..self.clone() });
+        let after = (last < self.end).then(|| offset(last, 1)).flatten();
+        let after = after.map(|start| Self { start, ..self.clone() });
+        before.into_iter().chain(after).collect()
+    }
+
     /// `ip` with the subnet's prefix length, as a result gives it.
     #[must_use]
     pub fn with_prefix(&self, ip: IpAddr) -> IpNet {
@@ -118,6 +131,10 @@ fn offset(ip: IpAddr, by: u128) -> Option<IpAddr> {
     from_number(to_number(ip).checked_add(by)?, ip)
 }
 
+fn before(ip: IpAddr) -> Option<IpAddr> {
+    from_number(to_number(ip).checked_sub(1)?, ip)
+}
+
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.start, self.end)
@@ -145,6 +162,22 @@ impl RangeSet {
             }
         }
         Ok(Self(ranges))
+    }
+
+    /// The set without what lies in `excluded`: its ranges are cut there, and keep subnet and gateway.
+    ///
+    /// # Errors
+    /// When nothing is left.
+    pub fn without(self, excluded: &[IpNet]) -> Result<Self, String> {
+        let text = self.to_string();
+        let mut left = self.0;
+        for net in excluded {
+            left = left.into_iter().flat_map(|range| range.without(net)).collect();
+        }
+        if left.is_empty() {
+            return Err(format!("exclude leaves nothing of {text}"));
+        }
+        Ok(Self(left))
     }
 
     /// Whether some address lies in both.
@@ -300,6 +333,28 @@ mod tests {
         assert!(set(&[("10.0.0.0/24", "", "10.0.0.9"), ("10.0.0.0/24", "10.0.0.10", "")]).is_ok());
         let inside = set(&[("10.0.0.0/16", "", ""), ("10.0.3.0/24", "", "")]);
         assert!(inside.unwrap_err().contains("overlap"));
+    }
+
+    #[test]
+    fn what_is_excluded_is_cut_out() {
+        let cut = |ranges: &[(&str, &str, &str)], excluded: &[&str]| {
+            let excluded: Vec<IpNet> = excluded.iter().map(|net| net.parse().unwrap()).collect();
+            set(ranges).unwrap().without(&excluded).map(|set| set.to_string())
+        };
+        let whole = [("10.1.0.0/24", "", "")];
+        for (excluded, want) in [
+            (&[][..], "10.1.0.1-10.1.0.254"),
+            (&["10.2.0.0/24", "fd00::/8"], "10.1.0.1-10.1.0.254"),
+            (&["10.1.0.7/32"], "10.1.0.1-10.1.0.6,10.1.0.8-10.1.0.254"),
+            (&["10.1.0.0/28", "10.1.0.254/32"], "10.1.0.16-10.1.0.253"),
+            (&["10.1.0.16/28", "10.1.0.20/32"], "10.1.0.1-10.1.0.15,10.1.0.32-10.1.0.254"),
+        ] {
+            assert_eq!(cut(&whole, excluded).as_deref(), Ok(want), "{excluded:?}");
+        }
+        assert!(cut(&whole, &["10.0.0.0/8"]).unwrap_err().contains("leaves nothing of 10.1.0.1-10.1.0.254"));
+        let all = [("0.0.0.0/1", "0.0.0.0", ""), ("fd00::/126", "", "")];
+        assert_eq!(cut(&all[..1], &["0.0.0.0/32"]).as_deref(), Ok("0.0.0.1-127.255.255.254"));
+        assert_eq!(cut(&all[1..], &["fd00::2/128"]).as_deref(), Ok("fd00::1-fd00::1,fd00::3-fd00::3"));
     }
 
     #[test]

@@ -16,8 +16,8 @@
 
 use crate::contents::{Contents, Sorted, key};
 use crate::index::{Change, HolderHash, Index};
-use cni_common::disk::{FileLock, create_whole, overwrite};
-use cni_common::spec::{Attachment, Coded, Result};
+use cni_common::disk::{FileLock, Patience, create_whole, overwrite};
+use cni_common::spec::{Attachment, Code, Coded, Error, Result};
 use nix::libc;
 use std::fmt;
 use std::fs::{DirBuilder, OpenOptions};
@@ -25,6 +25,7 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 const LOCK: &str = "lock";
 const ASIDE: &str = ".lease.new";
@@ -145,7 +146,13 @@ impl Store {
 
     fn take_lock(&self) -> Result<Locked<'_>> {
         let path = self.dir.join(LOCK);
-        let lock = FileLock::exclusive(&path, 0o750).io(format!("lock {}", path.display()))?;
+        let doing = format!("lock {}", path.display());
+        let say = |text: &str| cni_common::log!("host-local: {doing}: {text}");
+        let lock = FileLock::exclusive(&path, 0o750, Patience::default(), say);
+        let lock = lock.map_err(|error| {
+            let code = if error.kind() == io::ErrorKind::TimedOut { Code::TRY_AGAIN } else { Code::IO };
+            Error::new(code, &doing).details(error)
+        })?;
         Ok(Locked { store: self, _lock: lock, index: None, changes: vec![] })
     }
 
@@ -199,6 +206,20 @@ impl Store {
             wanted.contains(&(&holder).into()).then_some(Lease { ip, holder })
         };
         contents.held_by(wanted).ok()?.into_iter().map(read).collect()
+    }
+
+    /// The `count` oldest leases whose address is wanted, and since when they are held. What can't be read is left out.
+    #[must_use]
+    pub fn oldest(&self, count: usize, wanted: impl Fn(IpAddr) -> bool) -> Vec<(Lease, SystemTime)> {
+        let mut ages: Vec<(SystemTime, IpAddr)> = Vec::new();
+        for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let ip = entry.file_name().to_str().and_then(parse_name).filter(|ip| wanted(*ip));
+            let since = entry.metadata().and_then(|meta| meta.modified()).ok();
+            ages.extend(since.zip(ip));
+        }
+        ages.sort_unstable();
+        let named = |(since, ip)| Some((Lease { ip, holder: self.holder_of(ip)? }, since));
+        ages.into_iter().filter_map(named).take(count).collect()
     }
 
     /// Who holds `ip`; `None` when it is free.

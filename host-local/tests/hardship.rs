@@ -411,3 +411,23 @@ fn both_implementations_at_once_against_a_model() {
     assert!(bed.leases().is_empty(), "{:?}", bed.leases());
     bed.all_usable("after all", 125);
 }
+
+#[test]
+fn a_waiter_names_who_holds_the_lock() {
+    let bed = Bed::new("10.1.0.0/28");
+    address(&bed.run("ADD", "c1"));
+    let lock = bed.file("lock");
+    let mut holder = Command::new("flock").arg(&lock).args(["sleep", "12"]).spawn().unwrap();
+    let taken = || {
+        std::fs::read_to_string("/proc/locks")
+            .unwrap()
+            .contains(&format!("FLOCK  ADVISORY  WRITE {}", holder.id()))
+    };
+    while !taken() {
+        std::thread::yield_now();
+    }
+    let answer = bed.run("ADD", "c2");
+    address(&answer);
+    assert!(answer.stderr.contains(&format!("process {} (flock", holder.id())), "{}", answer.stderr);
+    holder.wait().unwrap();
+}

@@ -98,10 +98,34 @@ fn addresses_go_round() {
     let why = run("ADD", &conf, "c7").fails(11);
     assert!(why.contains("no IP addresses available in range set: 10.1.0.1-10.1.0.6"), "{why}");
     assert!(why.contains("5 of 5 addresses are in use"), "{why}");
+    assert!(why.contains("held longest: 10.1.0.3 by eth0 of container c2 for 0 s, 10.1.0.4 by"), "{why}");
     for hint in ["", "garbage", "10.1.0.4\n", "192.168.0.1"] {
         bed.put("last_reserved_ip.0", hint);
         run("DEL", &conf, "c4").ok();
         assert_eq!(add(&conf, "c4"), ["10.1.0.5/29"], "hint {hint:?}");
+    }
+}
+
+#[test]
+fn excluded_addresses_are_not_given_and_the_reference_does_not_mind_the_key() {
+    let bed = Bed::new();
+    let mut conf = bed.conf(&json!([[{"subnet": "10.1.0.0/29"}]]));
+    conf["cniVersion"] = json!("1.0.0");
+    conf["ipam"]["exclude"] = json!(["10.1.0.2", "10.1.0.4/31"]);
+    assert_eq!(add(&conf, "c1"), ["10.1.0.3/29"]);
+    assert_eq!(add(&conf, "c2"), ["10.1.0.6/29"]);
+    let why = run("ADD", &conf, "c3").fails(11);
+    assert!(why.contains("2 of 2 addresses"), "{why}");
+    conf["runtimeConfig"] = json!({"ips": ["10.1.0.2"]});
+    assert!(run("ADD", &conf, "c3").fails(7).contains("failed to allocate all requested IPs: 10.1.0.2"));
+    conf["runtimeConfig"] = json!({});
+    let reference = Call::of(Path::new("/usr/lib/cni"), "host-local").command("ADD", &conf);
+    reference.attachment("c3", "eth0").env("CNI_NETNS", "/x").run().ok();
+    for (bad, words) in
+        [(json!(["x"]), "\"x\" is neither"), (json!(["10.0.0.0/8"]), "exclude leaves nothing")]
+    {
+        conf["ipam"]["exclude"] = bad;
+        assert!(run("ADD", &conf, "c4").fails(7).contains(words));
     }
 }
 
