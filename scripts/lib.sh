@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # Sourced by the scripts: what more than one of them needs.
 
+# Not everybody has the tools of an administrator in the path.
+PATH=$PATH:/usr/sbin:/sbin
+
 die() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
     exit 1

@@ -11,6 +11,7 @@ pub mod dns;
 pub mod index;
 pub mod range;
 pub mod store;
+pub mod view;
 
 use alloc::{deal, not_available, refuse_gateway, refuse_second};
 use cni_common::plugin::{Added, Plugin, Request, Target};

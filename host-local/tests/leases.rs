@@ -483,3 +483,45 @@ fn a_torn_write_aside_is_replaced() {
     assert_eq!(bed.leases()["net/10.1.0.2"], "c1\r\neth0");
     assert_eq!(std::fs::metadata(bed.dir().join("10.1.0.2")).unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+#[test]
+fn the_view_shows_what_is_there_and_what_is_gone() {
+    let _host = cni_conformance::Host::enter();
+    let bed = Bed::new();
+    let conf = bed.conf(&json!([[{"subnet": "10.1.0.0/24"}]]));
+    add(&conf, "gone");
+    add(&conf, "nobody-knows");
+    bed.put("10.1.0.9", "");
+    // One whose veth is there, made by our bridge plugin.
+    let pod = cni_conformance::Container::new();
+    let mut attached = conf.clone();
+    attached["bridge"] = json!("br1");
+    Call::new("bridge").command("ADD", &attached).attachment("alive", "eth0").netns(&pod).run().ok();
+    let results = tempfile::tempdir().unwrap();
+    write_file(
+        &results.path().join("net-gone-eth0"),
+        r#"{"kind":"cniCacheV1","netns":"/run/netns/gone"}"#,
+        0o600,
+    );
+
+    let view = |args: &[&str]| {
+        let mut command = std::process::Command::new(cni_conformance::bin_dir().join("host-local"));
+        command.arg("leases").arg("--data-dir").arg(bed.data.path()).args(args);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let before = snapshot::files(bed.data.path());
+    let text = view(&["--check-netns", "--results-dir", results.path().to_str().unwrap()]);
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["NETWORK", "ADDRESS", "CONTAINER", "INTERFACE", "SINCE", "STATE"]);
+    assert_eq!((&lines[1][..4], lines[1][5]), (&["net", "10.1.0.2", "gone", "eth0"][..], "gone"));
+    assert_eq!((&lines[2][1..4], lines[2][5]), (&["10.1.0.3", "nobody-knows", "eth0"][..], "unknown"));
+    assert_eq!((&lines[3][1..4], lines[3][5]), (&["10.1.0.4", "alive", "eth0"][..], "alive"));
+    assert!(text.contains("(the file is empty)"), "{text}");
+    let json: Value = serde_json::from_str(&view(&["--json", "--network", "net"])).unwrap();
+    assert_eq!(json[0]["container"], "gone");
+    assert_eq!(json.as_array().unwrap().len(), 4);
+    assert_eq!(snapshot::files(bed.data.path()), before, "a view changes nothing");
+    assert!(view(&["--network", "other"]).lines().count() == 1);
+}
