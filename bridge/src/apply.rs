@@ -20,9 +20,6 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How many names are tried for a host veth before we give up: its 44 bits of hash make one clash a rarity.
-pub const NAMES: u8 = 4;
-
 /// How long the bridge port may take to come up, and duplicate address detection to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -283,7 +280,7 @@ impl<'a> Veth<'a> {
 
 fn free_name(host: &mut Socket, attachment: &Attachment) -> Result<IfName> {
     let tag = attachment.tag();
-    for name in (0..NAMES).map(|attempt| attachment.host_veth(attempt)) {
+    for name in attachment.host_veths() {
         match link::find(host, &name)? {
             None => return Ok(name),
             Some(link) if link.alias.as_ref() == Some(&tag) => {

@@ -19,7 +19,7 @@ pub mod conf;
 pub mod masq;
 pub mod plan;
 
-use apply::{Bridge as HostBridge, Inside, NAMES, Veth, await_port, delete_link, share_bridges};
+use apply::{Bridge as HostBridge, Inside, Veth, await_port, delete_link, share_bridges};
 use check::Check;
 use cni_common::invoke::{Ipam, refuse_as_ipam};
 use cni_common::kernel::netlink::{Link, Socket, link};
@@ -205,7 +205,7 @@ fn end_masquerade(request: &Request, attachment: &Attachment) -> Result<()> {
 fn delete_veth(target: &Target) -> Result<()> {
     let tag = target.attachment.tag();
     let mut host = Socket::route()?;
-    for name in (0..NAMES).map(|attempt| target.attachment.host_veth(attempt)) {
+    for name in target.attachment.host_veths() {
         if let Some(link) = link::find(&mut host, &name)?
             && link.alias.as_ref() == Some(&tag)
         {

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where leases are kept when the config does not say.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
@@ -24,6 +25,10 @@ pub struct Conf {
     pub data_dir: PathBuf,
     /// A file with resolver settings.
     pub resolv_conf: Option<PathBuf>,
+    /// Addresses freed less than this ago are given last; zero for none.
+    pub quarantine: Duration,
+    /// Whether leases of an earlier boot are freed.
+    pub reclaim_after_reboot: bool,
     /// Addresses asked for, from `CNI_ARGS`, `args.cni.ips` and `runtimeConfig.ips`, in that order.
     pub requested: Vec<IpAddr>,
 }
@@ -50,6 +55,8 @@ struct Ipam {
     resolv_conf: String,
     // Ours alone.
     exclude: Vec<String>,
+    quarantine_seconds: u32,
+    reclaim_after_reboot: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -99,6 +106,8 @@ impl Conf {
             routes: ipam.routes,
             data_dir: data_dir(&ipam.data_dir),
             resolv_conf: Some(ipam.resolv_conf).filter(|path| !path.is_empty()).map(Into::into),
+            quarantine: Duration::from_secs(ipam.quarantine_seconds.into()),
+            reclaim_after_reboot: ipam.reclaim_after_reboot,
             requested,
         })
     }
@@ -121,6 +130,22 @@ pub fn read_data_dir(conf: &NetConf) -> Result<PathBuf> {
     }
     let wire: Wire = conf.decode()?;
     Ok(data_dir(&wire.ipam.data_dir))
+}
+
+/// How long a freed address is to be left alone. A value that is wrong is ADD's to tell; nothing is freed the less for it.
+#[must_use]
+pub fn read_quarantine(conf: &NetConf) -> Duration {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Wire {
+        ipam: Ipam,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Ipam {
+        quarantine_seconds: u32,
+    }
+    Duration::from_secs(conf.decode().map_or(0, |wire: Wire| wire.ipam.quarantine_seconds).into())
 }
 
 fn data_dir(text: &str) -> PathBuf {

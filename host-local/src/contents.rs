@@ -117,6 +117,11 @@ impl Contents {
         self.changes.insert(key(ip), holder);
     }
 
+    /// Notes that `ip` is free.
+    pub fn remove(&mut self, ip: IpAddr) {
+        self.changes.insert(key(ip), HolderHash::FREED);
+    }
+
     fn place(&self, key: u128) -> io::Result<usize> {
         partition(0, self.tables.count(), |at| Ok(self.tables.by_address(at)?.0 < key))
     }

@@ -49,7 +49,8 @@ pub struct HolderHash(u64);
 impl HolderHash {
     /// Nobody: the address is free again.
     pub const FREED: Self = Self(0);
-    const UNKNOWN: Self = Self(1);
+    /// Somebody who is not looked for.
+    pub const UNKNOWN: Self = Self(1);
 
     /// Whether it stands for nobody.
     #[must_use]
@@ -266,9 +267,17 @@ impl Tables for OnDisk {
     }
 }
 
+/// The kernel's name for this boot (random(4)).
+///
+/// # Errors
+/// When /proc is not there.
+pub fn boot_id_text() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
 /// After a crash the disk may hold an old index and a new folder; leases outlive a boot, the index does not.
 fn boot_id() -> Option<(u64, u64)> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let text = boot_id_text().ok()?;
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     let half = |range| u64::from_str_radix(digits.get(range)?, 16).ok();
     Some((half(0..16)?, half(16..32)?))

@@ -18,8 +18,9 @@ use cni_common::plugin::{Added, Plugin, Request, Target};
 use cni_common::spec::result::Dns;
 use cni_common::spec::{Attachment, Code, Coded, Error, IpConfig, Result, Success};
 use cni_common::undo::Undo;
-use conf::{Conf, read_data_dir};
+use conf::{Conf, read_data_dir, read_quarantine};
 use contents::Contents;
+use index::HolderHash;
 use range::RangeSet;
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -50,9 +51,9 @@ impl Plugin for HostLocal {
         let store = Store::new(&read_data_dir(&request.conf)?, &request.conf.name);
         let Some(mut locked) = store.lock_existing()? else { return Ok(()) };
         let (_, mine) = locked.survey(&target.attachment)?;
-        for lease in mine {
-            locked.release(lease.ip)?;
-        }
+        let mine: Vec<IpAddr> = mine.into_iter().map(|lease| lease.ip).collect();
+        mine.iter().try_for_each(|ip| locked.release(*ip))?;
+        locked.note_freed(&mine, read_quarantine(&request.conf));
         locked.finish();
         Ok(())
     }
@@ -95,7 +96,7 @@ impl Plugin for HostLocal {
             // A disk that fails to read a lease does not end it.
             Holder::Unreadable(_) => true,
         };
-        let mut failed = None;
+        let (mut failed, mut freed) = (None, Vec::new());
         for Lease { ip, holder } in locked.leases()? {
             if let Holder::Unreadable(why) = &holder {
                 failed =
@@ -106,6 +107,7 @@ impl Plugin for HostLocal {
             }
             match locked.release(ip) {
                 Ok(()) => {
+                    freed.push(ip);
                     cni_common::log!(
                         "host-local: GC of network {} freed {ip}, held by {holder}",
                         request.conf.name
@@ -114,6 +116,7 @@ impl Plugin for HostLocal {
                 Err(error) => failed = Some(error),
             }
         }
+        locked.note_freed(&freed, read_quarantine(&request.conf));
         locked.finish();
         failed.map_or(Ok(()), Err)
     }
@@ -123,6 +126,10 @@ impl Plugin for HostLocal {
         let conf = Conf::read(request).map_err(unavailable)?;
         let store = Store::new(&conf.data_dir, &request.conf.name);
         store.check_writable().map_err(unavailable)?;
+        if conf.reclaim_after_reboot && store.is_of_earlier_boot() {
+            // The next ADD frees what is too old.
+            return Ok(());
+        }
         let contents = store.contents().map_err(unavailable)?;
         for (number, set) in conf.sets.iter().enumerate() {
             alloc::next(number, set, None, &contents).map_err(unavailable)?;
@@ -135,19 +142,34 @@ impl Plugin for HostLocal {
 fn allocate(conf: &Conf, store: &Store, attachment: &Attachment) -> Result<Vec<IpAddr>> {
     let dealt = deal(&conf.sets, &conf.requested)?;
     let mut locked = store.lock()?;
+    if conf.reclaim_after_reboot {
+        locked.reclaim_after_reboot()?;
+    }
     let (mut contents, mine) = locked.survey(attachment)?;
+    let mut quarantined = locked.quarantined(conf.quarantine);
+    quarantined.retain(|ip| contents.contains(*ip).is_ok_and(|leased| !leased));
+    for ip in &quarantined {
+        contents.insert(*ip, HolderHash::UNKNOWN);
+    }
     refuse_second(&mine, &conf.sets, attachment)?;
     let mut ips = Vec::new();
     for (number, (set, requested)) in conf.sets.iter().zip(dealt).enumerate() {
         let last = locked.last_reserved(number);
-        let taken = match requested {
-            Some(ip) => take_requested(&mut locked, number, set, ip, attachment),
-            None => take_next(
-                &mut locked,
-                &mut contents,
-                |contents| alloc::next(number, set, last, contents),
-                attachment,
-            ),
+        let next = |contents: &mut Contents| {
+            let found = alloc::next(number, set, last, contents);
+            if !found.as_ref().is_err_and(|error| error.code == Code::TRY_AGAIN) || quarantined.is_empty() {
+                return found;
+            }
+            // Nothing else is left.
+            for ip in &quarantined {
+                contents.remove(*ip);
+            }
+            alloc::next(number, set, last, contents)
+        };
+        let taken = if let Some(ip) = requested {
+            take_requested(&mut locked, number, set, ip, attachment)
+        } else {
+            take_next(&mut locked, &mut contents, next, attachment)
         };
         match taken {
             Ok(ip) => ips.push(ip),
@@ -203,7 +225,7 @@ fn take_requested(
 fn take_next(
     locked: &mut Locked,
     contents: &mut Contents,
-    next: impl Fn(&Contents) -> Result<IpAddr>,
+    next: impl Fn(&mut Contents) -> Result<IpAddr>,
     attachment: &Attachment,
 ) -> Result<IpAddr> {
     // The leases are the truth: when the index can't be read, or says of a leased address that it is free, they are asked.

@@ -384,21 +384,29 @@ mod tests {
         /// Whatever the last address: every address but gateways comes once, and the last one comes last.
         #[test]
         fn every_address_comes_once(
-            base in 0u32..=u32::MAX - 4096,
-            sizes in prop::collection::vec(0u32..40, 1..4),
-            last in 0u32..200,
+            v6 in any::<bool>(),
+            base in any::<u128>(),
+            slices in prop::collection::vec((0u128..40, any::<bool>()), 1..4),
+            last in 0u128..200,
         ) {
-            let base = base & !0xfff;
+            let like: IpAddr = if v6 { "::".parse().unwrap() } else { "0.0.0.0".parse().unwrap() };
+            let base = (if v6 { base } else { base & 0xffff_ffff }) & !0xfff;
+            let ip = |number: u128| from_number(number, like).unwrap().to_string();
             let mut ranges = Vec::new();
             let mut model = Vec::new();
-            for (i, size) in (0u32..).zip(&sizes) {
+            for (i, (size, halved)) in (0u128..).zip(&slices) {
                 let network = base + i * 256;
-                let ip = |n: u32| std::net::Ipv4Addr::from(network + n).to_string();
-                ranges.push(conf(&format!("{}/24", ip(0)), &ip(1), &ip(1 + size), ""));
-                model.extend((2..=1 + size).map(ip));
+                let subnet = format!("{}/{}", ip(network), if v6 { 120 } else { 24 });
+                // One slice of the subnet, or two beside each other.
+                let middle = if *halved { size / 2 } else { *size };
+                ranges.push(conf(&subnet, &ip(network + 1), &ip(network + 1 + middle), ""));
+                if middle < *size {
+                    ranges.push(conf(&subnet, &ip(network + 2 + middle), &ip(network + 1 + size), ""));
+                }
+                model.extend((2..=1 + size).map(|n| ip(network + n)));
             }
             let set = RangeSet::new(&ranges).unwrap();
-            let last_ip = std::net::Ipv4Addr::from(base + last).to_string();
+            let last_ip = ip(base + last);
             let got = order(&set, last_ip.parse().ok());
             if model.contains(&last_ip) {
                 prop_assert_eq!(got.last(), Some(&last_ip));

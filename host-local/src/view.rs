@@ -20,9 +20,6 @@ Shows the leases in DIR (/var/lib/cni/networks): network, address, container, in
 that our bridge plugin makes, and else into the namespace that libcni noted in its results (/var/lib/cni/results).
 ";
 
-/// How many names our bridge plugin tries for a host veth.
-const VETH_NAMES: u8 = 4;
-
 /// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
@@ -169,7 +166,7 @@ fn state(network: &NetworkName, lease: &Lease, results: &Path) -> State {
 
 fn has_host_veth(attachment: &Attachment) -> bool {
     let Ok(mut host) = Socket::route() else { return false };
-    (0..VETH_NAMES).map(|attempt| attachment.host_veth(attempt)).any(|name| {
+    attachment.host_veths().any(|name| {
         let found = link::find(&mut host, &name).ok().flatten();
         found.and_then(|link| link.alias).is_some_and(|alias| alias == attachment.tag())
     })

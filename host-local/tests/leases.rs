@@ -525,3 +525,60 @@ fn the_view_shows_what_is_there_and_what_is_gone() {
     assert_eq!(snapshot::files(bed.data.path()), before, "a view changes nothing");
     assert!(view(&["--network", "other"]).lines().count() == 1);
 }
+
+#[test]
+fn a_quarantined_address_is_chosen_last() {
+    let bed = Bed::new();
+    let mut conf = bed.conf(&json!([[{"subnet": "10.1.0.0/29"}]]));
+    conf["ipam"]["quarantineSeconds"] = json!(3600);
+    for (id, want) in [("c1", "10.1.0.2/29"), ("c2", "10.1.0.3/29"), ("c3", "10.1.0.4/29")] {
+        assert_eq!(add(&conf, id), [want]);
+    }
+    // Round robin alone would go on with 5, 6, and then 2.
+    run("DEL", &conf, "c1").ok();
+    bed.put("last_reserved_ip.0", "10.1.0.1");
+    assert_eq!(add(&conf, "c4"), ["10.1.0.5/29"], "10.1.0.2 was freed a moment ago");
+    assert_eq!(add(&conf, "c5"), ["10.1.0.6/29"]);
+    assert_eq!(add(&conf, "c6"), ["10.1.0.2/29"], "nothing else is left");
+    assert!(run("ADD", &conf, "c7").fails(11).contains("5 of 5"));
+    // Long enough ago.
+    run("DEL", &conf, "c6").ok();
+    bed.put(".freed", "1000000000 10.1.0.2\nnonsense\n");
+    bed.put("last_reserved_ip.0", "10.1.0.1");
+    assert_eq!(add(&conf, "c8"), ["10.1.0.2/29"]);
+    conf["ipam"]["quarantineSeconds"] = json!(-1);
+    assert!(run("ADD", &conf, "c9").fails(6).contains("quarantineSeconds"));
+    run("DEL", &conf, "c8").ok();
+}
+
+#[test]
+fn leases_of_an_earlier_boot_are_freed_when_asked_for() {
+    let bed = Bed::new();
+    let mut conf = bed.conf(&json!([[{"subnet": "10.1.0.0/29"}]]));
+    for id in ["old1", "old2", "new"] {
+        add(&conf, id);
+    }
+    for name in ["10.1.0.2", "10.1.0.3"] {
+        let touched =
+            std::process::Command::new("touch").args(["-d", "2001-01-01"]).arg(bed.dir().join(name)).status();
+        assert!(touched.unwrap().success());
+    }
+    add(&conf, "c1");
+    assert_eq!(bed.leases().len(), 4, "not unless asked for");
+    conf["ipam"]["reclaimAfterReboot"] = json!(true);
+    run("STATUS", &conf, "x").ok();
+    let answer = run("ADD", &conf, "c2");
+    answer.ok();
+    assert!(answer.stderr.contains("freed 10.1.0.2, held by eth0 of container old1"), "{}", answer.stderr);
+    let holders: Vec<String> = bed.leases().into_values().collect();
+    assert_eq!(holders, ["new\r\neth0", "c1\r\neth0", "c2\r\neth0"]);
+    // Once a boot: what looks old later was not there before.
+    let touched = std::process::Command::new("touch")
+        .args(["-d", "2001-01-01"])
+        .arg(bed.dir().join("10.1.0.4"))
+        .status();
+    assert!(touched.unwrap().success());
+    run("DEL", &conf, "c2").ok();
+    add(&conf, "c3");
+    run("CHECK", &conf, "new").ok();
+}

@@ -11,6 +11,9 @@ pub const MAX_IDENTIFIER: usize = 255;
 /// The longest interface name: `IFNAMSIZ` less the closing NUL.
 pub const MAX_IFNAME: usize = 15;
 
+/// How many names there are for a host veth ([`Attachment::host_veth`]): its 44 bits of hash make one clash a rarity.
+pub const HOST_VETH_NAMES: u8 = 4;
+
 /// The longest text that both a link's alias and an nf_tables element's comment can hold.
 const MAX_TAG: usize = 250;
 
@@ -187,6 +190,13 @@ impl NetworkName {
             (_, Some((network, _))) => network == digest(&[self.as_str()], 16),
             _ => false,
         }
+    }
+}
+
+impl Attachment {
+    /// All names that its host veth may have, in the order in which they are tried.
+    pub fn host_veths(&self) -> impl Iterator<Item = IfName> {
+        (0..HOST_VETH_NAMES).map(|attempt| self.host_veth(attempt))
     }
 }
 
