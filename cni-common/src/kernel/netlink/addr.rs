@@ -1,11 +1,12 @@
 //! Addresses of links. The twin of `ip address`.
 
+use super::RouteNetlinkMessage;
 use super::socket::{Message, Socket};
 use super::{CREATE, SET};
 use crate::kernel::refusal::Refusal;
 use ipnet::IpNet;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::net::IpAddr;
 
 /// An address on a link.

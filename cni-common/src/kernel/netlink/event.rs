@@ -1,8 +1,8 @@
 //! Waiting for the kernel to say that something happened, instead of asking again and again.
 
+use super::RouteNetlinkMessage;
 use super::socket::Socket;
 use crate::kernel::refusal::Refusal;
-use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;

@@ -1,11 +1,11 @@
 //! Links: bridges, veth pairs, and what can be asked about any link. The twin of `ip link`.
 
+use super::RouteNetlinkMessage;
 use super::socket::{Message, Socket};
 use super::{CREATE, SET};
 use crate::kernel::refusal::Refusal;
 use crate::spec::{IfName, MacAddr};
 use netlink_packet_core::NLM_F_REQUEST;
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecUnspec, InetDevConf, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
     InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,

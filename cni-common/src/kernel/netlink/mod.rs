@@ -4,10 +4,12 @@
 pub mod addr;
 pub mod event;
 pub mod link;
+pub mod message;
 pub mod route;
 pub mod socket;
 
 pub use link::Link;
+pub use message::RouteNetlinkMessage;
 pub use socket::{Message, Socket, all_ok};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};

@@ -1,15 +1,16 @@
 //! Routes. The twin of `ip route`.
 
 use super::CREATE;
+use super::RouteNetlinkMessage;
 use super::addr::family;
 use super::socket::{Message, Socket};
 use crate::kernel::refusal::Refusal;
 use crate::spec::Route;
 use ipnet::IpNet;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// `RT_TABLE_MAIN`

@@ -319,7 +319,7 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netlink_packet_route::RouteNetlinkMessage;
+    use crate::kernel::netlink::RouteNetlinkMessage;
 
     #[test]
     fn bytes_that_are_no_messages_are_an_error_not_a_panic() {
