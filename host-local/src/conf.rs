@@ -113,6 +113,15 @@ impl Conf {
     }
 }
 
+/// The network and its range sets, out of a config that no runtime has sent: for the view.
+///
+/// # Errors
+/// Code 7 for what is wrong, 6 for wrong types.
+pub fn read_sets(conf: &NetConf) -> Result<Vec<RangeSet>> {
+    let wire: Wire = conf.decode()?;
+    sets(&wire.ipam.unwrap_or_default(), vec![])
+}
+
 /// The folder of leases alone: DEL and GC free what a config left that has since been broken or changed.
 ///
 /// # Errors

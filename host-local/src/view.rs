@@ -1,21 +1,25 @@
 //! `host-local leases`: what the store holds, for people and scripts. Reads only, and needs no lock.
 
-use crate::conf::DEFAULT_DATA_DIR;
+use crate::conf::{DEFAULT_DATA_DIR, read_sets};
 use crate::store::{Holder, Lease, Store};
 use cni_common::kernel::netlink::{Socket, link};
 use cni_common::kernel::netns::Netns;
+use cni_common::spec::conf::NetConf;
 use cni_common::spec::{Attachment, Coded, ContainerId, Error, IfName, NetworkName, Result, json};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 const USAGE: &str = "\
-usage: host-local leases [--data-dir DIR] [--network NAME] [--json] [--check-netns [--results-dir DIR]]
+usage: host-local leases [--data-dir DIR] [--network NAME] [--json] [--config FILE]
+                         [--check-netns [--results-dir DIR]]
 
 Shows the leases in DIR (/var/lib/cni/networks): network, address, container, interface, since when.
+--config names a network's config (.conf or .conflist), and how full its ranges are is told, too.
 --check-netns tells whether the container's interface still exists: alive, gone, or unknown. It looks for the host veth
 that our bridge plugin makes, and else into the namespace that libcni noted in its results (/var/lib/cni/results).
 ";
@@ -26,6 +30,7 @@ struct Options {
     data_dir: PathBuf,
     network: Option<String>,
     json: bool,
+    config: Option<PathBuf>,
     check_netns: bool,
     results_dir: PathBuf,
 }
@@ -36,6 +41,7 @@ impl Options {
             data_dir: DEFAULT_DATA_DIR.into(),
             network: None,
             json: false,
+            config: None,
             check_netns: false,
             results_dir: "/var/lib/cni/results".into(),
         };
@@ -47,6 +53,7 @@ impl Options {
             let mut value = || args.next().cloned().ok_or(format!("{arg} needs a value\n{USAGE}"));
             match arg.as_str() {
                 "--data-dir" => options.data_dir = value()?.into(),
+                "--config" => options.config = Some(value()?.into()),
                 "--network" => options.network = Some(value()?),
                 "--results-dir" => options.results_dir = value()?.into(),
                 "--json" => options.json = true,
@@ -56,6 +63,22 @@ impl Options {
         }
         Ok(options)
     }
+}
+
+/// All that is shown.
+#[derive(Debug, Serialize)]
+struct View {
+    leases: Vec<Line>,
+    ranges: Vec<Fill>,
+}
+
+/// How full a range set is.
+#[derive(Debug, Serialize)]
+struct Fill {
+    network: String,
+    range: String,
+    used: usize,
+    size: u128,
 }
 
 /// One line of the view.
@@ -99,8 +122,15 @@ pub fn main(args: &[String]) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let shown = lines(&options).and_then(|lines| {
-        let text = if options.json { json::to_text(&lines) + "\n" } else { table(&lines) };
+    let view = || {
+        let ranges = options
+            .config
+            .as_deref()
+            .map_or_else(|| Ok(vec![]), |config| fills(config, &options.data_dir))?;
+        Ok(View { leases: lines(&options)?, ranges })
+    };
+    let shown = view().and_then(|view| {
+        let text = if options.json { json::to_text(&view) + "\n" } else { table(&view) };
         std::io::stdout().lock().write_all(text.as_bytes()).io("write to stdout")
     });
     match shown {
@@ -194,7 +224,39 @@ fn noted_by_libcni(attachment: &Attachment, results: &Path) -> State {
     }
 }
 
-fn table(lines: &[Line]) -> String {
+/// How full the ranges of a network are. In a list, those of each plugin that has `host-local` for its IPAM.
+fn fills(config: &Path, data_dir: &Path) -> Result<Vec<Fill>> {
+    let doing = format!("read {}", config.display());
+    let mut document =
+        json::parse(&std::fs::read(config).io(&doing)?).map_err(|error| error.context(&doing))?;
+    if !document.is_object() {
+        return Err(Error::config("it is no network config").context(&doing));
+    }
+    let name = document["name"].clone();
+    let plugins = match document["plugins"].take() {
+        serde_json::Value::Array(plugins) => plugins,
+        _ => vec![document],
+    };
+    let mut fills = Vec::new();
+    for mut plugin in plugins.into_iter().filter(|plugin| plugin["ipam"]["type"] == "host-local") {
+        plugin["name"] = name.clone();
+        let conf = NetConf::parse(plugin.to_string().as_bytes()).map_err(|error| error.context(&doing))?;
+        let contents = Store::new(data_dir, &conf.name).contents()?;
+        for set in read_sets(&conf).map_err(|error| error.context(&doing))? {
+            let used = set.used(&contents).io("read the index of leases")?;
+            fills.push(Fill {
+                network: conf.name.to_string(),
+                range: set.to_string(),
+                used,
+                size: set.size(),
+            });
+        }
+    }
+    Ok(fills)
+}
+
+fn table(view: &View) -> String {
+    let lines = &view.leases;
     let mut rows =
         vec![["NETWORK", "ADDRESS", "CONTAINER", "INTERFACE", "SINCE", "STATE"].map(ToOwned::to_owned)];
     rows.extend(lines.iter().map(|line| {
@@ -219,6 +281,9 @@ fn table(lines: &[Line]) -> String {
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}", width = *width)).collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
+    }
+    for Fill { network, range, used, size } in &view.ranges {
+        let _ = writeln!(text, "{network}: {used} of {size} addresses in use of {range}");
     }
     text
 }

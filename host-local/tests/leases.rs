@@ -520,10 +520,25 @@ fn the_view_shows_what_is_there_and_what_is_gone() {
     assert_eq!((&lines[3][1..4], lines[3][5]), (&["10.1.0.4", "alive", "eth0"][..], "alive"));
     assert!(text.contains("(the file is empty)"), "{text}");
     let json: Value = serde_json::from_str(&view(&["--json", "--network", "net"])).unwrap();
-    assert_eq!(json[0]["container"], "gone");
-    assert_eq!(json.as_array().unwrap().len(), 4);
+    assert_eq!(json["leases"][0]["container"], "gone");
+    assert_eq!(json["leases"].as_array().unwrap().len(), 4);
+    let list = results.path().join("net.conflist");
+    let text =
+        json!({"cniVersion": "1.0.0", "name": "net", "plugins": [attached, {"type": "portmap"}]}).to_string();
+    write_file(&list, text, 0o600);
+    let text = view(&["--config", list.to_str().unwrap()]);
+    assert!(text.contains("net: 4 of 253 addresses in use of 10.1.0.1-10.1.0.254"), "{text}");
     assert_eq!(snapshot::files(bed.data.path()), before, "a view changes nothing");
     assert!(view(&["--network", "other"]).lines().count() == 1);
+    for text in ["", "[]", "\"x\"", "{\"plugins\": [7, {\"ipam\": {\"type\": \"host-local\"}}]}"] {
+        write_file(&list, text, 0o600);
+        let mut command = std::process::Command::new(cni_conformance::bin_dir().join("host-local"));
+        let output =
+            command.arg("leases").arg("--data-dir").arg(bed.data.path()).arg("--config").arg(&list).output();
+        let output = output.unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && stderr.contains("net.conflist"), "{text}: {stderr}");
+    }
 }
 
 #[test]
