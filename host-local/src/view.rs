@@ -115,6 +115,10 @@ impl State {
 /// Runs with these arguments and prints to stdout.
 #[must_use]
 pub fn main(args: &[String]) -> ExitCode {
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        let written = std::io::stdout().lock().write_all(USAGE.as_bytes());
+        return if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let options = match Options::parse(args) {
         Ok(options) => options,
         Err(text) => {

@@ -431,3 +431,29 @@ fn a_waiter_names_who_holds_the_lock() {
     assert!(answer.stderr.contains(&format!("process {} (flock", holder.id())), "{}", answer.stderr);
     holder.wait().unwrap();
 }
+
+#[test]
+fn a_thousand_who_wait_are_all_served() {
+    const WAITING: usize = 1000;
+    let bed = Bed::new("10.1.0.0/20");
+    address(&bed.run("ADD", "first"));
+    let lock = std::fs::File::open(bed.file("lock")).unwrap();
+    lock.lock().unwrap();
+    let conf = tempfile::NamedTempFile::new().unwrap();
+    write_file(conf.path(), bed.conf("1.1.0").to_string(), 0o600);
+    let spawn = |n: usize| {
+        let mut command = Command::new(bin_dir().join("host-local"));
+        command.env_clear().env("CNI_COMMAND", "ADD").env("CNI_CONTAINERID", format!("c{n}"));
+        command
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_NETNS", "/x")
+            .stdin(std::fs::File::open(conf.path()).unwrap());
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let waiting: Vec<_> = (0..WAITING).map(spawn).collect();
+    lock.unlock().unwrap();
+    let failed =
+        waiting.into_iter().filter_map(|mut child| child.wait().ok()).filter(|status| !status.success());
+    assert_eq!(failed.count(), 0);
+    assert_eq!(bed.leases().len(), WAITING + 1);
+}
