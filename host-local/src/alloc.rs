@@ -1,8 +1,8 @@
 //! Which address next. Pure: it is told what is leased, and says what to take.
 
 use crate::contents::Contents;
+use crate::lease::Lease;
 use crate::range::RangeSet;
-use crate::store::Lease;
 use cni_common::spec::{Attachment, Code, Coded, Error, Result};
 use std::net::IpAddr;
 

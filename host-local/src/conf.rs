@@ -7,6 +7,7 @@ use cni_common::spec::conf::NetConf;
 use cni_common::spec::{Code, Error, Result, Route, SpecVersion};
 use ipnet::IpNet;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -128,33 +129,31 @@ pub fn read_sets(conf: &NetConf) -> Result<Vec<RangeSet>> {
 /// Code 6 when `ipam` or `ipam.dataDir` has the wrong type.
 pub fn read_data_dir(conf: &NetConf) -> Result<PathBuf> {
     #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Wire {
-        ipam: Ipam,
-    }
-    #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
-    struct Ipam {
+    struct Part {
         data_dir: String,
     }
-    let wire: Wire = conf.decode()?;
-    Ok(data_dir(&wire.ipam.data_dir))
+    Ok(data_dir(&ipam_part::<Part>(conf)?.data_dir))
 }
 
 /// How long a freed address is to be left alone. A value that is wrong is ADD's to tell; nothing is freed the less for it.
 #[must_use]
 pub fn read_quarantine(conf: &NetConf) -> Duration {
     #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Wire {
-        ipam: Ipam,
-    }
-    #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
-    struct Ipam {
+    struct Part {
         quarantine_seconds: u32,
     }
-    Duration::from_secs(conf.decode().map_or(0, |wire: Wire| wire.ipam.quarantine_seconds).into())
+    Duration::from_secs(ipam_part::<Part>(conf).unwrap_or_default().quarantine_seconds.into())
+}
+
+/// Some keys of `ipam`, whatever the others are.
+fn ipam_part<T: Default + DeserializeOwned>(conf: &NetConf) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Wire<T> {
+        ipam: Option<T>,
+    }
+    Ok(conf.decode::<Wire<T>>()?.ipam.unwrap_or_default())
 }
 
 fn data_dir(text: &str) -> PathBuf {

@@ -23,7 +23,7 @@
 //! made by link(2), which fails where one exists.
 
 use crate::contents::{Contents, Record, Sorted, Tables, address, key};
-use crate::store::Holder;
+use crate::lease::Holder;
 use cni_common::disk::overwrite;
 use cni_common::spec::name::digest;
 use std::fs::{File, FileTimes, OpenOptions};

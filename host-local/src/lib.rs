@@ -1,14 +1,15 @@
 //! The `host-local` IPAM plugin: hands out addresses from ranges, and keeps who has them in a folder on this host.
 //!
-//! [`range`] says which addresses there are, [`alloc`] which one is next, [`store`] what is on disk; [`index`] makes that
-//! quick however many leases there are. All sets of one
-//! ADD are taken under one lock, or none is.
+//! [`range`] says which addresses there are, [`alloc`] which one is next, [`store`] what is on disk; [`index`] and
+//! [`contents`] make that quick however many leases there are. All sets of one ADD are taken under one lock, or none is.
 
 pub mod alloc;
 pub mod conf;
 pub mod contents;
 pub mod dns;
 pub mod index;
+pub mod lease;
+pub mod memory;
 pub mod range;
 pub mod store;
 pub mod view;
@@ -21,12 +22,13 @@ use cni_common::undo::Undo;
 use conf::{Conf, read_data_dir, read_quarantine};
 use contents::Contents;
 use index::HolderHash;
+use lease::{Holder, Lease};
 use range::RangeSet;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::SystemTime;
-use store::{Holder, Lease, Locked, Store};
+use store::{Locked, Store};
 
 /// The plugin.
 pub struct HostLocal;

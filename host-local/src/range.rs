@@ -4,7 +4,7 @@
 //! container gets.
 
 use crate::contents::Contents;
-use cni_common::spec::addr::{from_number, parse_ip, subnet, to_number};
+use cni_common::spec::addr::{from_number, parse_ip, to_number};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::fmt;
@@ -117,7 +117,7 @@ fn parse_subnet(text: &str) -> Result<IpNet, String> {
             net.max_prefix_len() - 2
         ));
     }
-    if subnet(&net) != net {
+    if net.trunc() != net {
         return Err(format!(
             "Network has host bits set. For a subnet mask of length {} the network address is {}",
             net.prefix_len(),

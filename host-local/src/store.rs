@@ -17,100 +17,30 @@
 //! the index up to date.
 
 use crate::contents::{Contents, Sorted, key};
-use crate::index::{Change, HolderHash, Index, boot_id_text};
+use crate::index::{Change, HolderHash, Index};
+use crate::lease::{Holder, Lease, parse_name, read_holder};
 use cni_common::disk::{FileLock, Patience, create_whole, overwrite};
 use cni_common::spec::{Attachment, Code, Coded, Error, Result};
-use nix::libc;
-use std::fmt;
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::{self, Read};
+use std::fs::DirBuilder;
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 const LOCK: &str = "lock";
-const FREED: &str = ".freed";
-const BOOT: &str = ".boot";
 const ASIDE: &str = ".lease.new";
-/// No lease is longer: an ID and an interface name. What is, is not read further.
-const MAX_LEASE: u64 = 1024;
-
-/// Who a lease file says holds its address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holder {
-    /// An interface of a container.
-    Attachment {
-        /// The container's ID.
-        container_id: String,
-        /// The interface's name inside it.
-        ifname: String,
-    },
-    /// A container, as old releases wrote it.
-    Container(String),
-    /// Nobody: the file is empty, torn, foreign, or no file. Why, for people.
-    Unknown(String),
-    /// Somebody, perhaps: the file can't be read now. Why, for people.
-    Unreadable(String),
-}
-
-impl Holder {
-    fn parse(text: &str) -> Self {
-        let text = text.trim();
-        match text.split_once("\r\n") {
-            Some((container_id, ifname)) => {
-                Self::Attachment { container_id: container_id.to_owned(), ifname: ifname.to_owned() }
-            }
-            None if text.is_empty() => Self::Unknown("the file is empty".to_owned()),
-            None if text.contains(char::is_whitespace) => Self::Unknown("its text is not a lease".to_owned()),
-            None => Self::Container(text.to_owned()),
-        }
-    }
-
-    /// Whether it is exactly `attachment`.
-    #[must_use]
-    pub fn is(&self, attachment: &Attachment) -> bool {
-        matches!(self, Self::Attachment { container_id, ifname }
-            if container_id == attachment.container_id.as_str() && ifname == attachment.ifname.as_str())
-    }
-
-    /// Whether it is `attachment`'s container, written by an old release.
-    #[must_use]
-    pub fn is_old_form_of(&self, attachment: &Attachment) -> bool {
-        matches!(self, Self::Container(id) if id == attachment.container_id.as_str())
-    }
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Attachment { container_id, ifname } => write!(f, "{ifname} of container {container_id}"),
-            Self::Container(id) => write!(f, "container {id}"),
-            Self::Unknown(why) => write!(f, "nobody known ({why})"),
-            Self::Unreadable(why) => write!(f, "somebody unknown ({why})"),
-        }
-    }
-}
-
-/// An address that is taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
-    /// The address.
-    pub ip: IpAddr,
-    /// Who holds it.
-    pub holder: Holder,
-}
 
 /// The folder of one network's leases.
 #[derive(Debug, Clone)]
 pub struct Store {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 /// The folder, while nobody else changes it.
 #[derive(Debug)]
 pub struct Locked<'a> {
-    store: &'a Store,
+    pub(crate) store: &'a Store,
     _lock: FileLock,
     /// Right but for `changes`; none when it was not asked for, or can't be had.
     index: Option<Index>,
@@ -212,13 +142,6 @@ impl Store {
         contents.held_by(wanted).ok()?.into_iter().map(read).collect()
     }
 
-    /// Whether this boot has not looked through the leases yet.
-    #[must_use]
-    pub fn is_of_earlier_boot(&self) -> bool {
-        let noted = std::fs::read_to_string(self.dir.join(BOOT)).unwrap_or_default();
-        boot_id_text().is_ok_and(|current| noted != current)
-    }
-
     /// The `count` oldest leases whose address is wanted, and since when they are held. What can't be read is left out.
     #[must_use]
     pub fn oldest(&self, count: usize, wanted: impl Fn(IpAddr) -> bool) -> Vec<(Lease, SystemTime)> {
@@ -261,38 +184,6 @@ impl Store {
         }
         Err(io::Error::from(io::ErrorKind::NotADirectory))
             .io(format!("write leases to {}", existing.display()))
-    }
-}
-
-/// Since 1970.
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-/// An address, when `name` is written exactly as a lease's file is.
-fn parse_name(name: &str) -> Option<IpAddr> {
-    name.parse().ok().filter(|ip: &IpAddr| ip.to_string() == name)
-}
-
-/// `None` when the file is gone.
-fn read_holder(path: &Path) -> Option<Holder> {
-    // A link planted there is not followed, a FIFO does not hold us.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let read = OpenOptions::new().read(true).custom_flags(flags).open(path).and_then(|file| {
-        if !file.metadata()?.is_file() {
-            return Ok(Holder::Unknown("it is not a regular file".to_owned()));
-        }
-        let mut bytes = Vec::new();
-        file.take(MAX_LEASE).read_to_end(&mut bytes)?;
-        Ok(Holder::parse(&String::from_utf8_lossy(&bytes)))
-    });
-    match read {
-        Ok(holder) => Some(holder),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            Some(Holder::Unknown("it is a symbolic link".to_owned()))
-        }
-        Err(error) => Some(Holder::Unreadable(error.to_string())),
     }
 }
 
@@ -438,68 +329,6 @@ impl Locked<'_> {
         );
     }
 
-    /// Frees the leases that are older than this boot, once a boot, and names them on stderr: no container outlives it.
-    ///
-    /// # Errors
-    /// Code 5: what the file system says.
-    pub fn reclaim_after_reboot(&mut self) -> Result<()> {
-        if !self.store.is_of_earlier_boot() {
-            return Ok(());
-        }
-        let doing = "look for leases of an earlier boot";
-        let uptime = std::fs::read_to_string("/proc/uptime").io(doing)?;
-        let uptime: f64 =
-            uptime.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(f64::MAX);
-        let booted =
-            Duration::try_from_secs_f64(uptime).ok().and_then(|uptime| SystemTime::now().checked_sub(uptime));
-        // To be released one by one, they must be known one by one.
-        self.leases()?;
-        for (lease, since) in self.store.oldest(usize::MAX, |_| true) {
-            if booted.is_some_and(|booted| since < booted) {
-                self.release(lease.ip)?;
-                cni_common::log!("host-local: freed {}, held by {} before this boot", lease.ip, lease.holder);
-            }
-        }
-        let current = boot_id_text().io(doing)?;
-        overwrite(&self.store.dir.join(BOOT), current.as_bytes()).io(doing)
-    }
-
-    /// Notes when addresses were freed, for as long as somebody may ask. That it can't be noted only means that they may be
-    /// given again sooner.
-    pub fn note_freed(&self, ips: &[IpAddr], keep: Duration) {
-        if keep.is_zero() || ips.is_empty() {
-            return;
-        }
-        let now = seconds(SystemTime::now());
-        let kept = self.freed().into_iter().filter(|(since, _)| now.saturating_sub(*since) < keep.as_secs());
-        let all = kept.chain(ips.iter().map(|ip| (now, *ip)));
-        let lines: Vec<String> = all.map(|(since, ip)| format!("{since} {ip}\n")).collect();
-        let path = self.store.dir.join(FREED);
-        if let Err(error) = overwrite(&path, lines.concat().as_bytes()) {
-            cni_common::log!("host-local: {} could not be written: {error}", path.display());
-        }
-    }
-
-    fn freed(&self) -> Vec<(u64, IpAddr)> {
-        let text = std::fs::read_to_string(self.store.dir.join(FREED)).unwrap_or_default();
-        let parse = |line: &str| {
-            let (since, ip) = line.split_once(' ')?;
-            Some((since.parse().ok()?, ip.parse().ok()?))
-        };
-        text.lines().filter_map(parse).collect()
-    }
-
-    /// The addresses that were freed less than `within` ago.
-    #[must_use]
-    pub fn quarantined(&self, within: Duration) -> Vec<IpAddr> {
-        if within.is_zero() {
-            return vec![];
-        }
-        let now = seconds(SystemTime::now());
-        let fresh = |(since, _): &(u64, IpAddr)| now.saturating_sub(*since) < within.as_secs();
-        self.freed().into_iter().filter(fresh).map(|(_, ip)| ip).collect()
-    }
-
     /// The address that was handed out last from the set with that number; a hint that may be wrong or missing.
     #[must_use]
     pub fn last_reserved(&self, set: usize) -> Option<IpAddr> {
@@ -511,46 +340,6 @@ impl Locked<'_> {
         let path = self.store.hint_path(set);
         if let Err(error) = overwrite(&path, ip.to_string().as_bytes()) {
             cni_common::log!("host-local: {} could not be written: {error}", path.display());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lease_says_who_holds_it() {
-        let attachment = |id: &str, ifname: &str| Holder::Attachment {
-            container_id: id.to_owned(),
-            ifname: ifname.to_owned(),
-        };
-        for (text, want) in [
-            ("c1\r\neth0", attachment("c1", "eth0")),
-            (" c1\r\neth0 \n", attachment("c1", "eth0")),
-            ("c1", Holder::Container("c1".to_owned())),
-            ("c1\n", Holder::Container("c1".to_owned())),
-        ] {
-            assert_eq!(Holder::parse(text), want, "{text:?}");
-        }
-        for text in ["", " \r\n", "c1\neth0", "not a lease"] {
-            assert!(matches!(Holder::parse(text), Holder::Unknown(_)), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn only_an_address_in_its_own_spelling_names_a_lease() {
-        for (name, is) in [
-            ("10.0.0.1", true),
-            ("fd00::1", true),
-            ("FD00::1", false),
-            ("fd00:0::1", false),
-            ("lock", false),
-            ("last_reserved_ip.0", false),
-            ("10.0.0.1.new", false),
-            (".lease.new", false),
-        ] {
-            assert_eq!(parse_name(name).is_some(), is, "{name}");
         }
     }
 }

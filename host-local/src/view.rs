@@ -1,7 +1,8 @@
 //! `host-local leases`: what the store holds, for people and scripts. Reads only, and needs no lock.
 
 use crate::conf::{DEFAULT_DATA_DIR, read_sets};
-use crate::store::{Holder, Lease, Store};
+use crate::lease::{Holder, Lease};
+use crate::store::Store;
 use cni_common::kernel::netlink::{Socket, link};
 use cni_common::kernel::netns::Netns;
 use cni_common::spec::conf::NetConf;

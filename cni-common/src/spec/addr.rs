@@ -31,12 +31,6 @@ pub fn parse_cidr(text: &str) -> Result<IpNet, String> {
     }
 }
 
-/// The network that `net` lies in: its host bits cleared.
-#[must_use]
-pub fn subnet(net: &IpNet) -> IpNet {
-    net.trunc()
-}
-
 /// An address as a whole number, so that ranges of both families are counted alike.
 #[must_use]
 pub fn to_number(ip: IpAddr) -> u128 {

@@ -171,6 +171,11 @@ impl Attachment {
         let parts = [self.network.as_str(), self.container_id.as_str(), self.ifname.as_str(), &suffix];
         IfName(format!("veth{}", digest(&parts, 11)))
     }
+
+    /// All names that its host veth may have, in the order in which they are tried.
+    pub fn host_veths(&self) -> impl Iterator<Item = IfName> {
+        (0..HOST_VETH_NAMES).map(|attempt| self.host_veth(attempt))
+    }
 }
 
 impl fmt::Display for Attachment {
@@ -190,13 +195,6 @@ impl NetworkName {
             (_, Some((network, _))) => network == digest(&[self.as_str()], 16),
             _ => false,
         }
-    }
-}
-
-impl Attachment {
-    /// All names that its host veth may have, in the order in which they are tried.
-    pub fn host_veths(&self) -> impl Iterator<Item = IfName> {
-        (0..HOST_VETH_NAMES).map(|attempt| self.host_veth(attempt))
     }
 }
 
