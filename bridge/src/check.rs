@@ -1,11 +1,13 @@
 //! CHECK: is everything as ADD left it? Each failure says what was expected and what is there.
 
 use crate::conf::{Conf, Layer, Reflect};
-use crate::masq;
+use crate::{masq, spoof};
 use cni_common::kernel::netlink::{Link, Socket, addr, link, route};
 use cni_common::kernel::netns::Netns;
 use cni_common::kernel::sysctl::{self, Key};
-use cni_common::spec::{Attachment, Code, Error, IfName, Interface, IpConfig, Result, Route, Success};
+use cni_common::spec::{
+    Attachment, Code, Coded, Error, IfName, Interface, IpConfig, MacAddr, Result, Route, Success,
+};
 use ipnet::IpNet;
 use std::fmt::Display;
 
@@ -125,7 +127,22 @@ impl Check<'_> {
             ));
         }
         same(format!("hairpin mode of {name}"), self.conf.reflect == Reflect::Hairpin, peer.hairpin)?;
-        same(format!("port isolation of {name}"), self.conf.port_isolation, peer.isolated)
+        same(format!("port isolation of {name}"), self.conf.port_isolation, peer.isolated)?;
+        self.mac_guard(name, container)
+    }
+
+    fn mac_guard(&self, port: &str, container: &Link) -> Result<()> {
+        if !self.conf.mac_spoof_check {
+            return Ok(());
+        }
+        let name = IfName::try_from(port).coded(Code::INTERNAL, "the kernel's name of a link")?;
+        let mac = container.mac.unwrap_or(MacAddr::ZERO);
+        match spoof::missing(self.attachment, &name, mac)? {
+            Some(found) => {
+                Err(differs(format!("addresses that macspoofchk lets {port} send by"), mac, found))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The addresses of the result that are ours: those of other interfaces are other plugins'.

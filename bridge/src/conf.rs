@@ -34,6 +34,8 @@ pub struct Conf {
     pub dad: Dad,
     /// Whether containers with this set do not reach each other.
     pub port_isolation: bool,
+    /// Whether a container may send by its own Ethernet address only.
+    pub mac_spoof_check: bool,
     /// What is done inside the container.
     pub layer: Layer,
     /// Goes before IPAM's.
@@ -132,6 +134,7 @@ impl Conf {
             mac: mac(request, &wire)?,
             dad: if wire.enabledad { Dad::AsConfigured } else { Dad::Off },
             port_isolation: wire.port_isolation,
+            mac_spoof_check: wire.macspoofchk,
             layer: layer(&wire)?,
             dns: wire.dns,
         };
@@ -157,7 +160,6 @@ fn refuse_unsupported(wire: &Wire) -> Result<()> {
             Err(refuse("vlanTrunk", Value::from(list.clone()).to_string()))
         }
         Wire { preserve_default_vlan: true, .. } => Err(refuse("preserveDefaultVlan", "true".to_owned())),
-        Wire { macspoofchk: true, .. } => Err(refuse("macspoofchk", "true".to_owned())),
         Wire { ip_masq_backend: Some(backend), .. } => match backend.as_str() {
             "nftables" => Ok(()),
             "iptables" => Err(refuse("ipMasqBackend", "\"iptables\"".to_owned())),
@@ -225,21 +227,25 @@ pub struct CleanupConf {
     pub ipam: Option<String>,
     /// Whether masquerade elements may be there.
     pub ip_masq: bool,
+    /// Whether a guard of the Ethernet address may be there.
+    pub mac_spoof_check: bool,
 }
 
 impl CleanupConf {
     /// Reads it.
     ///
     /// # Errors
-    /// Code 6 when one of the two keys has the wrong type.
+    /// Code 6 when one of the keys has the wrong type.
     pub fn read(conf: &NetConf) -> Result<Self> {
         #[derive(Default, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
         struct Wire {
             ipam: Ipam,
             ip_masq: bool,
+            macspoofchk: bool,
         }
-        let wire: Wire = conf.decode()?;
-        Ok(Self { ipam: Some(wire.ipam.r#type).filter(|name| !name.is_empty()), ip_masq: wire.ip_masq })
+        let Wire { ipam, ip_masq, macspoofchk } = conf.decode()?;
+        let ipam = Some(ipam.r#type).filter(|name| !name.is_empty());
+        Ok(Self { ipam, ip_masq, mac_spoof_check: macspoofchk })
     }
 }

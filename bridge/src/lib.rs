@@ -18,12 +18,13 @@ pub mod check;
 pub mod conf;
 pub mod masq;
 pub mod plan;
+pub mod spoof;
 
 use apply::{Bridge as HostBridge, Inside, Veth, await_port, delete_link, share_bridges};
 use check::Check;
 use cni_common::invoke::{Ipam, refuse_as_ipam};
 use cni_common::kernel::netlink::{Link, Socket, link};
-use cni_common::kernel::{absent_ok, nft};
+use cni_common::kernel::{Refusal, absent_ok, nft};
 use cni_common::plugin::{Added, Command, Plugin, Request, Target};
 use cni_common::spec::{Attachment, Code, Error, IfName, Interface, MacAddr, Result, Success};
 use cni_common::undo::Undo;
@@ -61,6 +62,9 @@ impl Plugin for Bridge {
         let bridge = HostBridge::ensure(&mut host, &conf, &mut undo)?;
         let bridge = bridge.attach(&mut host, &veth, &netns, &mut undo)?;
         let container = inside.look()?;
+        if conf.mac_spoof_check {
+            guard_mac(attachment, &veth.host, &container, &mut undo)?;
+        }
 
         let ipam = pending.map(|pending| pending.wait(&mut undo)).transpose()?;
         let l3 = ipam.as_ref().map(|ipam| plan::l3(&conf, ipam)).unwrap_or_default();
@@ -90,11 +94,17 @@ impl Plugin for Bridge {
         let conf = CleanupConf::read(&request.conf);
         let attachment = &target.attachment;
         let mut outcome = Outcome::default();
+        // A prevResult that can't be read only means that we have to look for ourselves.
+        let prev = request.conf.prev_result().ok().flatten().unwrap_or_default();
         if conf.as_ref().is_ok_and(|conf| conf.ip_masq) {
             // Before the address is free for somebody else.
-            outcome.note(end_masquerade(request, attachment));
+            outcome.note(end_masquerade(&prev, attachment));
         }
         outcome.note(delete_veth(target));
+        if conf.as_ref().is_ok_and(|conf| conf.mac_spoof_check) {
+            // After the port is gone: it must not send unguarded.
+            outcome.note(end_guard(&prev, attachment));
+        }
         outcome.note(conf.and_then(|conf| match conf.ipam {
             Some(name) => Ipam::find(request, &name)?.call(Command::Del),
             None => Ok(()),
@@ -124,6 +134,7 @@ impl Plugin for Bridge {
         let mut outcome = Outcome::default();
         if nft::available().is_ok() {
             outcome.note(masq::gc(network, is_orphan).map_err(Error::from));
+            outcome.note(spoof::gc(is_orphan).map_err(Error::from));
         }
         outcome.note(delete_orphans(is_orphan));
         outcome.note(CleanupConf::read(&request.conf).and_then(|conf| match conf.ipam {
@@ -138,9 +149,10 @@ impl Plugin for Bridge {
         let unavailable = |error: Error| Error::new(Code::NOT_AVAILABLE, error.msg()).details(error.cause());
         let conf = Conf::read(request).map_err(unavailable)?;
         check::bridge_is_free_or_ours(&conf.bridge)?;
-        if conf.ip_masq {
+        if conf.ip_masq || conf.mac_spoof_check {
             nft::available().map_err(|refusal| {
-                unavailable(Error::from(refusal).context("ipMasq needs nf_tables, which this kernel lacks"))
+                let msg = "ipMasq and macspoofchk need nf_tables, which this kernel lacks";
+                unavailable(Error::from(refusal).context(msg))
             })?;
         }
         match &conf.layer {
@@ -190,14 +202,36 @@ fn masquerade(attachment: &Attachment, l3: &L3, undo: &mut Undo) -> Result<()> {
     Ok(())
 }
 
-fn end_masquerade(request: &Request, attachment: &Attachment) -> Result<()> {
-    // A prevResult that can't be read only means that we have to look for ourselves.
-    let prev = request.conf.prev_result().ok().flatten().unwrap_or_default();
-    let known: Vec<IpAddr> = prev.ips.iter().map(|ip| ip.address.addr()).collect();
-    match masq::delete(attachment, &known) {
+fn guard_mac(attachment: &Attachment, port: &IfName, container: &Link, undo: &mut Undo) -> Result<()> {
+    let mac = container.mac.unwrap_or(MacAddr::ZERO);
+    let added = spoof::add(attachment, port, mac);
+    added.map_err(|refusal| Error::from(refusal).context("failed to set up macspoofchk"))?;
+    let attachment = attachment.clone();
+    undo.push("macspoofchk", move || Ok(spoof::undo(&attachment, mac)?));
+    Ok(())
+}
+
+fn end_guard(prev: &Success, attachment: &Attachment) -> Result<()> {
+    let known: Vec<MacAddr> = prev
+        .interfaces
+        .iter()
+        .filter(|one| one.name == attachment.ifname.as_str())
+        .filter_map(|one| one.mac.parse().ok())
+        .collect();
+    needs_nft(spoof::delete(attachment, &known))
+}
+
+/// Where the kernel has no nf_tables, nothing is in them.
+fn needs_nft(result: Result<(), Refusal>) -> Result<()> {
+    match result {
         Err(_) if nft::available().is_err() => Ok(()),
         other => Ok(other?),
     }
+}
+
+fn end_masquerade(prev: &Success, attachment: &Attachment) -> Result<()> {
+    let known: Vec<IpAddr> = prev.ips.iter().map(|ip| ip.address.addr()).collect();
+    needs_nft(masq::delete(attachment, &known))
 }
 
 /// Deletes the attachment's veth: by the name that only it can have, else (an attachment that another release of the

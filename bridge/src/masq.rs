@@ -21,7 +21,7 @@
 
 use cni_common::kernel::netlink::Socket;
 use cni_common::kernel::nft::{
-    Chain, Element, Family, Map, Match, NatHook, Rule, Transaction, Verdict, chains, delete_chain,
+    Chain, Element, Family, Field, Hook, Key, Match, Rule, Set, Transaction, Verdict, chains, delete_chain,
     delete_element, delete_unused_table, elements, find_element, insert_element,
 };
 use cni_common::kernel::{Refusal, absent_ok};
@@ -32,8 +32,14 @@ use nix::errno::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const TABLE: &str = "cni_masquerade";
-const SOURCES: Map = Map { table: TABLE, name: "sources" };
-const POSTROUTING: Chain = Chain { table: TABLE, name: "postrouting", hook: Some(NatHook::Postrouting) };
+const SOURCES: &str = "sources";
+const POSTROUTING: Chain = Chain { table: TABLE, name: "postrouting", hook: Some(Hook::SourceNat) };
+
+/// From the pods' addresses to their networks' chains.
+const fn sources(family: Family) -> Set<'static> {
+    let key: &[Field] = if matches!(family, Family::V6) { &[Field::Ipv6] } else { &[Field::Ipv4] };
+    Set { table: TABLE, name: SOURCES, key, verdicts: true }
+}
 
 /// How often an insertion that met somebody else's change is tried again.
 const TRIES: u32 = 5;
@@ -92,23 +98,24 @@ fn insert(transaction: &mut Transaction, attachment: &Attachment, nets: &[IpNet]
     let tag = attachment.tag();
     for net in nets {
         let name = chain_name(&attachment.network, net);
-        insert_element(transaction, &SOURCES, net.addr(), &subnet_chain(&name), &tag);
+        let (family, key) = (Family::of(net.addr()), Key::from(net.addr()));
+        insert_element(transaction, family, &sources(family), (&key, Some(&subnet_chain(&name))), &tag);
     }
 }
 
 /// The table, and the network's chains. Harmless where they are there already.
 fn set_up(transaction: &mut Transaction, network: &NetworkName, nets: &[IpNet]) {
-    for family in Family::BOTH {
+    for family in Family::IP {
         let of_family: Vec<_> = nets.iter().filter(|net| Family::of(net.addr()) == family).collect();
         if of_family.is_empty() {
             continue;
         }
         transaction.table(family, TABLE);
-        transaction.map(family, &SOURCES);
+        transaction.set(family, &sources(family));
         let look_up = Rule {
             chain: POSTROUTING,
-            matches: Match::Any,
-            verdict: Verdict::MapSource(SOURCES.name),
+            matches: &[],
+            verdict: Verdict::Look(sources(family)),
             comment: "masquerading for CNI networks",
         };
         transaction.chain_with(family, &POSTROUTING, &[look_up]);
@@ -116,11 +123,12 @@ fn set_up(transaction: &mut Transaction, network: &NetworkName, nets: &[IpNet]) 
             let name = chain_name(network, net);
             let chain = subnet_chain(&name);
             let comment = format!("network {network}, subnet {}", net.trunc());
+            let (inside, multicast) = ([Match::To(net.trunc())], [Match::To(multicast(family))]);
             let rule = |matches, verdict, comment| Rule { chain, matches, verdict, comment };
             let rules = [
-                rule(Match::To(net.trunc()), Verdict::Return, comment.as_str()),
-                rule(Match::To(multicast(family)), Verdict::Return, ""),
-                rule(Match::Any, Verdict::Masquerade, ""),
+                rule(&inside, Verdict::Return, comment.as_str()),
+                rule(&multicast, Verdict::Return, ""),
+                rule(&[], Verdict::Masquerade, ""),
             ];
             transaction.chain_with(family, &chain, &rules);
         }
@@ -129,7 +137,7 @@ fn set_up(transaction: &mut Transaction, network: &NetworkName, nets: &[IpNet]) 
 
 fn multicast(family: Family) -> IpNet {
     match family {
-        Family::V4 => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4)),
+        Family::V4 | Family::Bridge => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4)),
         Family::V6 => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8)),
     }
 }
@@ -142,13 +150,13 @@ fn take_over(
     nets: &[IpNet],
 ) -> Result<(), Refusal> {
     for net in nets {
-        if let Some(stale) = find_element(socket, &SOURCES, net.addr())? {
+        if let Some(stale) = find(socket, net.addr())? {
             cni_common::log!(
                 "bridge: {} was still masqueraded for {:?}, taken over by {attachment}",
                 stale.address,
                 stale.tag
             );
-            delete_element(transaction, &SOURCES, stale.address);
+            remove(transaction, stale.address);
         }
     }
     Ok(())
@@ -164,7 +172,7 @@ pub fn delete(attachment: &Attachment, known: &[IpAddr]) -> Result<(), Refusal> 
     let tag = attachment.tag();
     let mut mine = Vec::new();
     for address in known {
-        mine.extend(find_element(&mut socket, &SOURCES, *address)?.filter(|element| element.tag == tag));
+        mine.extend(find(&mut socket, *address)?.filter(|element| element.tag == tag));
     }
     if known.is_empty() || mine.len() < known.len() {
         mine = list(&mut socket)?.into_iter().filter(|element| element.tag == tag).collect();
@@ -172,19 +180,40 @@ pub fn delete(attachment: &Attachment, known: &[IpAddr]) -> Result<(), Refusal> 
     delete_all(&mut socket, &mine)
 }
 
-fn list(socket: &mut Socket) -> Result<Vec<Element>, Refusal> {
+/// An element of the map: whose packets are masqueraded.
+struct Source {
+    address: IpAddr,
+    tag: String,
+    chain: String,
+}
+
+fn source(Element { key, tag, chain }: Element) -> Option<Source> {
+    Some(Source { address: key.ip()?, tag, chain })
+}
+
+fn find(socket: &mut Socket, address: IpAddr) -> Result<Option<Source>, Refusal> {
+    let family = Family::of(address);
+    Ok(find_element(socket, family, &sources(family), &address.into())?.and_then(source))
+}
+
+fn remove(transaction: &mut Transaction, address: IpAddr) {
+    let family = Family::of(address);
+    delete_element(transaction, family, &sources(family), &address.into());
+}
+
+fn list(socket: &mut Socket) -> Result<Vec<Source>, Refusal> {
     let mut found = Vec::new();
-    for family in Family::BOTH {
-        found.extend(elements(socket, family, &SOURCES)?);
+    for family in Family::IP {
+        found.extend(elements(socket, family, &sources(family))?.into_iter().filter_map(source));
     }
     Ok(found)
 }
 
-fn delete_all(socket: &mut Socket, gone: &[Element]) -> Result<(), Refusal> {
+fn delete_all(socket: &mut Socket, gone: &[Source]) -> Result<(), Refusal> {
     let mut result = Ok(());
     for element in gone {
         let mut transaction = Transaction::default();
-        delete_element(&mut transaction, &SOURCES, element.address);
+        remove(&mut transaction, element.address);
         result = result.and(absent_ok(transaction.commit(socket)));
     }
     result
@@ -198,8 +227,8 @@ fn delete_all(socket: &mut Socket, gone: &[Element]) -> Result<(), Refusal> {
 pub fn missing(attachment: &Attachment, nets: &[IpNet]) -> Result<Option<(IpAddr, String)>, Refusal> {
     let mut socket = Socket::netfilter()?;
     for net in nets {
-        let found = find_element(&mut socket, &SOURCES, net.addr())?;
-        let right = |element: &Element| {
+        let found = find(&mut socket, net.addr())?;
+        let right = |element: &Source| {
             element.tag == attachment.tag() && element.chain == chain_name(&attachment.network, net)
         };
         if !found.as_ref().is_some_and(right) {
@@ -229,7 +258,7 @@ pub fn gc(network: &NetworkName, is_orphan: impl Fn(&str) -> bool) -> Result<(),
     }
     let mut result = delete_all(&mut socket, &gone);
     let prefix = chain_prefix(network);
-    for family in Family::BOTH {
+    for family in Family::IP {
         for name in chains(&mut socket, family, TABLE)?.iter().filter(|name| name.starts_with(&prefix)) {
             result = result.and(unused_ok(delete_chain(&mut socket, family, &subnet_chain(name))));
         }
@@ -240,11 +269,11 @@ pub fn gc(network: &NetworkName, is_orphan: impl Fn(&str) -> bool) -> Result<(),
 
 /// Deletes the table when there is nothing in it but what it began with.
 fn delete_table(socket: &mut Socket, family: Family) -> Result<(), Refusal> {
-    unused_ok(delete_unused_table(socket, family, &[POSTROUTING], &[SOURCES]))
+    unused_ok(delete_unused_table(socket, family, &[POSTROUTING], &[sources(family)]))
 }
 
 /// What is in use stays; what is gone is gone.
-fn unused_ok(result: Result<(), Refusal>) -> Result<(), Refusal> {
+pub(crate) fn unused_ok(result: Result<(), Refusal>) -> Result<(), Refusal> {
     match result {
         Err(refusal) if refusal.errno == Errno::EBUSY => Ok(()),
         other => absent_ok(other),

@@ -147,6 +147,7 @@ mod tests {
             mac: None,
             dad: Dad::Off,
             port_isolation: false,
+            mac_spoof_check: false,
             layer: Layer::L3 { ipam: "host-local".to_owned() },
             dns: DnsConf::default(),
         }

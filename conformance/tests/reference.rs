@@ -116,6 +116,7 @@ fn cases() -> Vec<Case> {
         bridge("a long bridge name", json!({"bridge": "a-very-long-bridge-name"})),
         bridge("a bridge that is none", json!({"bridge": "lo"})),
         bridge("vlan 0", json!({"vlan": 0, "macspoofchk": false})),
+        bridge("macspoofchk", json!({"macspoofchk": true})),
         bridge("enabledad", json!({"enabledad": true})),
         bridge("unknown keys", json!({"zz": {"a": [1, null]}, "capabilities": {"mac": true}})),
         bridge("keys in capitals", json!({"isGateway": null, "ISGATEWAY": true, "HairpinMode": true})),

@@ -9,9 +9,10 @@ fn cleans(
     lose: impl Fn(&Bed, &Container, &Value),
     how: impl Fn(cni_conformance::Call) -> cni_conformance::Call,
 ) {
-    for prev in [true, false] {
+    let kinds = [json!({}), json!({"ipMasq": true, "isDefaultGateway": true}), json!({"macspoofchk": true})];
+    for (kind, prev) in kinds.iter().flat_map(|kind| [(kind, true), (kind, false)]) {
         let bed = Bed::new();
-        let conf = bed.conf(&json!({"ipMasq": true, "isDefaultGateway": true}));
+        let conf = bed.conf(kind);
         warm_up(&conf);
         let (before, pod) = (Snapshot::take(), Container::new());
         let result = add(&conf, "c1", &pod).ok();
@@ -19,7 +20,7 @@ fn cleans(
         let conf = if prev { with_prev(&conf, &result) } else { conf };
         for _ in 0..2 {
             how(call("DEL", &conf, "c1", &pod)).run().ok();
-            assert_eq!(Snapshot::take(), before, "with prevResult: {prev}");
+            assert_eq!(Snapshot::take(), before, "{kind}, with prevResult: {prev}");
             assert!(bed.leases().is_empty());
         }
     }

@@ -15,3 +15,4 @@ mod failing;
 mod garbage;
 mod masquerade;
 mod options;
+mod spoof;

@@ -274,7 +274,6 @@ fn what_is_not_done_yet_is_refused_by_its_key() {
         ("vlan", json!(5)),
         ("vlanTrunk", json!([{"id": 5}])),
         ("preserveDefaultVlan", json!(true)),
-        ("macspoofchk", json!(true)),
         ("ipMasqBackend", json!("iptables")),
     ] {
         let why = add(&bed.conf(&json!({key: value})), "c1", &Container::new()).fails(2);

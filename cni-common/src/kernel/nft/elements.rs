@@ -1,9 +1,10 @@
-//! Elements of a map: an address, the chain that its packets go to, and whose it is.
+//! Elements of sets and maps: a key, the chain that its packets go to, and whose it is.
 
-use super::object::{Chain, Family, Map, SET, message, octets};
+use super::object::{Chain, Family, SET, Set, message, octets};
 use super::transaction::Transaction;
 use crate::kernel::netlink::{Message, Socket};
 use crate::kernel::refusal::Refusal;
+use crate::spec::{IfName, MacAddr};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, NfTablesMessage, SetElementAttribute, SetElementList, SetElementMessage,
@@ -13,14 +14,61 @@ use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 use nix::errno::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// The key of an element: its fields one after the other, each filled up to a multiple of four bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key(Vec<u8>);
+
+/// The kernel keeps interface names in `IFNAMSIZ` bytes.
+const IFNAMSIZ: usize = 16;
+
+impl Key {
+    /// `ifname`
+    #[must_use]
+    pub fn port(name: &IfName) -> Self {
+        let mut bytes = name.as_str().as_bytes().to_vec();
+        bytes.resize(IFNAMSIZ, 0);
+        Self(bytes)
+    }
+
+    /// `ifname . ether_addr`
+    #[must_use]
+    pub fn port_and_mac(name: &IfName, mac: MacAddr) -> Self {
+        let Self(mut bytes) = Self::port(name);
+        bytes.extend(mac.0);
+        bytes.extend([0; 2]);
+        Self(bytes)
+    }
+
+    /// The address, of a key that is one.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        if let Ok(v4) = <[u8; 4]>::try_from(self.0.as_slice()) {
+            return Some(Ipv4Addr::from(v4).into());
+        }
+        <[u8; 16]>::try_from(self.0.as_slice()).ok().map(|v6| Ipv6Addr::from(v6).into())
+    }
+
+    /// The Ethernet address behind an interface's name.
+    #[must_use]
+    pub fn mac(&self) -> Option<MacAddr> {
+        self.0.get(IFNAMSIZ..IFNAMSIZ + 6)?.try_into().ok().map(MacAddr)
+    }
+}
+
+impl From<IpAddr> for Key {
+    fn from(ip: IpAddr) -> Self {
+        Self(octets(ip))
+    }
+}
+
 /// An element as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
     /// The key.
-    pub address: IpAddr,
+    pub key: Key,
     /// Its owner's tag; empty when it has none.
     pub tag: String,
-    /// The chain that its packets go to.
+    /// The chain that its packets go to; empty in a set without verdicts.
     pub chain: String,
 }
 
@@ -40,7 +88,7 @@ pub(super) fn comment(text: &str) -> Vec<u8> {
     bytes
 }
 
-fn read_comment(mut bytes: &[u8]) -> Option<String> {
+pub(super) fn read_comment(mut bytes: &[u8]) -> Option<String> {
     while let [kind, len, rest @ ..] = bytes {
         let (value, next) = rest.split_at_checked(usize::from(*len))?;
         if *kind == COMMENT {
@@ -51,51 +99,63 @@ fn read_comment(mut bytes: &[u8]) -> Option<String> {
     None
 }
 
-fn change(map: &Map, address: IpAddr, rest: Vec<SetElementAttribute>) -> SetElementMessage {
-    let mut element = vec![SetElementAttribute::Key(DataAttribute::Value(octets(address)))];
+fn change(set: &Set, key: &Key, rest: Vec<SetElementAttribute>) -> SetElementMessage {
+    let mut element = vec![SetElementAttribute::Key(DataAttribute::Value(key.0.clone()))];
     element.extend(rest);
     SetElementMessage {
         attributes: vec![
-            SetElementList::Table(map.table.to_owned()),
-            SetElementList::Set(map.name.to_owned()),
+            SetElementList::Table(set.table.to_owned()),
+            SetElementList::Set(set.name.to_owned()),
             SetElementList::Elements(vec![ListAttribute::Element(element)]),
         ],
     }
 }
 
-/// Adds an element that must not be there yet (`EEXIST`): the packets of `address` go to `chain`.
-pub fn insert_element(transaction: &mut Transaction, map: &Map, address: IpAddr, chain: &Chain, tag: &str) {
-    let goto = vec![VerdictAttribute::Code(Verdict::Goto), VerdictAttribute::Chain(chain.name.to_owned())];
-    let rest = vec![
-        SetElementAttribute::Data(DataAttribute::Verdict(goto)),
-        SetElementAttribute::UserData(comment(tag)),
-    ];
+/// Adds an element of `tag`'s that must not be there yet (`EEXIST`): packets with that key go to the chain `goto`.
+pub fn insert_element(
+    transaction: &mut Transaction,
+    family: Family,
+    set: &Set,
+    (key, goto): (&Key, Option<&Chain>),
+    tag: &str,
+) {
+    let verdict = goto.map(|chain| {
+        let goto =
+            vec![VerdictAttribute::Code(Verdict::Goto), VerdictAttribute::Chain(chain.name.to_owned())];
+        SetElementAttribute::Data(DataAttribute::Verdict(goto))
+    });
+    let rest = verdict.into_iter().chain([SetElementAttribute::UserData(comment(tag))]).collect();
     transaction.push(message(
-        Family::of(address),
-        format!("add {address} to nf_tables map {} {}", map.table, map.name),
+        family,
+        format!("add an element of {tag} to nf_tables set {} {}", set.table, set.name),
         SET | NLM_F_CREATE | NLM_F_EXCL,
-        NfTablesMessage::NewSetElement(change(map, address, rest)),
+        NfTablesMessage::NewSetElement(change(set, key, rest)),
     ));
 }
 
 /// Deletes an element, which must be there (`ENOENT`).
-pub fn delete_element(transaction: &mut Transaction, map: &Map, address: IpAddr) {
+pub fn delete_element(transaction: &mut Transaction, family: Family, set: &Set, key: &Key) {
     transaction.push(message(
-        Family::of(address),
-        format!("delete {address} from nf_tables map {} {}", map.table, map.name),
+        family,
+        format!("delete an element of nf_tables set {} {}", set.table, set.name),
         SET,
-        NfTablesMessage::DeleteSetElement(change(map, address, vec![])),
+        NfTablesMessage::DeleteSetElement(change(set, key, vec![])),
     ));
 }
 
-/// The element of `address`, if there is one.
+/// The element with that key, if there is one.
 ///
 /// # Errors
-/// Any refusal but that there is no such element, map or table.
-pub fn find_element(socket: &mut Socket, map: &Map, address: IpAddr) -> Result<Option<Element>, Refusal> {
-    let body = NfTablesMessage::GetSetElement(change(map, address, vec![]));
-    let body = NetfilterMessage::new(Family::of(address).header(), body);
-    let doing = format!("look up {address} in nf_tables map {} {}", map.table, map.name);
+/// Any refusal but that there is no such element, set or table.
+pub fn find_element(
+    socket: &mut Socket,
+    family: Family,
+    set: &Set,
+    key: &Key,
+) -> Result<Option<Element>, Refusal> {
+    let body = NfTablesMessage::GetSetElement(change(set, key, vec![]));
+    let body = NetfilterMessage::new(family.header(), body);
+    let doing = format!("look into nf_tables set {} {}", set.table, set.name);
     match socket.get(Message { doing, flags: NLM_F_REQUEST, body }) {
         Ok(found) => Ok(read(found).into_iter().next()),
         Err(refusal) if refusal.errno == Errno::ENOENT => Ok(None),
@@ -103,15 +163,15 @@ pub fn find_element(socket: &mut Socket, map: &Map, address: IpAddr) -> Result<O
     }
 }
 
-/// All elements of a map; none when there is no such map or table.
+/// All elements of a set; none when there is no such set or table.
 ///
 /// # Errors
 /// Any other refusal.
-pub fn elements(socket: &mut Socket, family: Family, map: &Map) -> Result<Vec<Element>, Refusal> {
+pub fn elements(socket: &mut Socket, family: Family, set: &Set) -> Result<Vec<Element>, Refusal> {
     let attributes =
-        vec![SetElementList::Table(map.table.to_owned()), SetElementList::Set(map.name.to_owned())];
+        vec![SetElementList::Table(set.table.to_owned()), SetElementList::Set(set.name.to_owned())];
     let body = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
-    let doing = format!("list nf_tables map {} {}", map.table, map.name);
+    let doing = format!("list nf_tables set {} {}", set.table, set.name);
     match socket.dump(&doing, &NetfilterMessage::new(family.header(), body)) {
         Ok(found) => Ok(found.into_iter().flat_map(read).collect()),
         Err(refusal) if refusal.errno == Errno::ENOENT => Ok(vec![]),
@@ -135,12 +195,12 @@ fn read(message: NetfilterMessage) -> Vec<Element> {
 }
 
 fn read_element(attributes: Vec<SetElementAttribute>) -> Option<Element> {
-    let mut address = None;
+    let mut key = None;
     let mut tag = None;
     let mut chain = None;
     for attribute in attributes {
         match attribute {
-            SetElementAttribute::Key(DataAttribute::Value(bytes)) => address = ip(&bytes),
+            SetElementAttribute::Key(DataAttribute::Value(bytes)) => key = Some(Key(bytes)),
             SetElementAttribute::UserData(bytes) => tag = read_comment(&bytes),
             SetElementAttribute::Data(DataAttribute::Verdict(verdict)) => {
                 chain = verdict.into_iter().find_map(|part| match part {
@@ -151,14 +211,7 @@ fn read_element(attributes: Vec<SetElementAttribute>) -> Option<Element> {
             _ => {}
         }
     }
-    Some(Element { address: address?, tag: tag.unwrap_or_default(), chain: chain.unwrap_or_default() })
-}
-
-fn ip(bytes: &[u8]) -> Option<IpAddr> {
-    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
-        return Some(Ipv4Addr::from(v4).into());
-    }
-    <[u8; 16]>::try_from(bytes).ok().map(|v6| Ipv6Addr::from(v6).into())
+    Some(Element { key: key?, tag: tag.unwrap_or_default(), chain: chain.unwrap_or_default() })
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! nf_tables over netlink: typed objects, atomic transactions, no `nft` binary.
 //!
 //! A [`Transaction`] is a list of changes that the kernel makes all together or not at all. Objects that it makes
-//! ([`Object`]) say in [`object`] what they are. Elements of a map carry their owner's tag, in the form that
+//! ([`Object`]) say in [`object`] what they are. Elements of a set carry their owner's tag, in the form that
 //! `nft list ruleset` prints as a comment.
 
 mod elements;
 mod object;
 mod transaction;
 
-pub use elements::{Element, delete_element, elements, find_element, insert_element};
-pub use object::{Chain, Family, Map, Match, NatHook, Rule, Verdict};
-pub use transaction::{Transaction, available, chains, delete_chain, delete_unused_table};
+pub use elements::{Element, Key, delete_element, elements, find_element, insert_element};
+pub use object::{Chain, Family, Field, Hook, Match, Rule, Set, Verdict};
+pub use transaction::{Transaction, available, chains, delete_chain, delete_unused_table, has_chain, rules};

@@ -1,12 +1,14 @@
 //! Changes that the kernel makes all together or not at all.
 
-use super::object::{Chain, Family, Map, Rule, SET, flush, message, new_chain, new_map, new_rule, new_table};
+use super::elements::read_comment;
+use super::object::{Chain, Family, Rule, SET, Set, flush, message, new_chain, new_rule, new_set, new_table};
 use crate::kernel::netlink::socket::{position, verdict};
 use crate::kernel::netlink::{Message, Socket};
 use crate::kernel::refusal::Refusal;
 use netlink_packet_core::{NLM_F_NONREC, NLM_F_REQUEST, NetlinkPayload};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, NfTablesMessage, SetAttribute, SetMessage, TableAttribute, TableMessage,
+    ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetMessage,
+    TableAttribute, TableMessage,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{
@@ -41,11 +43,28 @@ impl Transaction {
         self.changes.extend(rules.iter().map(|rule| new_rule(family, rule)));
     }
 
-    /// Makes a map from addresses to verdicts, unless it is there.
-    pub fn map(&mut self, family: Family, map: &Map) {
+    /// Makes a set or a map, unless it is there.
+    pub fn set(&mut self, family: Family, set: &Set) {
         // An ID has to be unique within the transaction.
         let id = u32::try_from(self.changes.len()).unwrap_or(u32::MAX);
-        self.changes.push(new_map(family, map, id));
+        self.changes.push(new_set(family, set, id));
+    }
+
+    /// Deletes one rule of a chain.
+    pub fn delete_rule(&mut self, family: Family, chain: &Chain, handle: u64) {
+        let attributes = vec![
+            RuleAttribute::Table(chain.table.to_owned()),
+            RuleAttribute::Chain(chain.name.to_owned()),
+            RuleAttribute::Handle(handle),
+        ];
+        let body = NfTablesMessage::DeleteRule(RuleMessage { attributes });
+        self.push(message(family, format!("delete a rule of nf_tables chain {}", chain.name), SET, body));
+    }
+
+    /// Deletes a chain and its rules; `EBUSY` when verdicts still lead there.
+    pub fn delete_chain(&mut self, family: Family, chain: &Chain) {
+        self.push(flush(family, chain));
+        self.push(deletion_of_chain(family, chain));
     }
 
     pub(super) fn push(&mut self, change: Message<NetfilterMessage>) {
@@ -122,18 +141,62 @@ pub fn chains(socket: &mut Socket, family: Family, table: &str) -> Result<Vec<St
     Ok(names)
 }
 
+/// The comments of a chain's rules and their handles; none when there is no such chain.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn rules(socket: &mut Socket, family: Family, chain: &Chain) -> Result<Vec<(u64, String)>, Refusal> {
+    let attributes =
+        vec![RuleAttribute::Table(chain.table.to_owned()), RuleAttribute::Chain(chain.name.to_owned())];
+    let body = NfTablesMessage::GetRule(RuleMessage { attributes });
+    let doing = format!("list the rules of nf_tables chain {}", chain.name);
+    let found = match socket.dump(&doing, &NetfilterMessage::new(family.header(), body)) {
+        Err(refusal) if refusal.errno == Errno::ENOENT => return Ok(vec![]),
+        other => other?,
+    };
+    let mut rules = Vec::new();
+    for message in found {
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.inner else { continue };
+        let (mut handle, mut comment) = (None, String::new());
+        for attribute in rule.attributes {
+            match attribute {
+                RuleAttribute::Handle(number) => handle = Some(number),
+                RuleAttribute::UserData(bytes) => comment = read_comment(&bytes).unwrap_or_default(),
+                _ => {}
+            }
+        }
+        rules.extend(handle.map(|handle| (handle, comment)));
+    }
+    Ok(rules)
+}
+
+/// Whether there is such a chain.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn has_chain(socket: &mut Socket, family: Family, chain: &Chain) -> Result<bool, Refusal> {
+    let attributes =
+        vec![ChainAttribute::Table(chain.table.to_owned()), ChainAttribute::Name(chain.name.to_owned())];
+    let body = NetfilterMessage::new(family.header(), NfTablesMessage::GetChain(ChainMessage { attributes }));
+    let doing = format!("look up nf_tables chain {}", chain.name);
+    match socket.get(Message { doing, flags: NLM_F_REQUEST, body }) {
+        Ok(_) => Ok(true),
+        Err(refusal) if refusal.errno == Errno::ENOENT => Ok(false),
+        Err(refusal) => Err(refusal),
+    }
+}
+
 /// Deletes a chain and its rules.
 ///
 /// # Errors
 /// `EBUSY` when verdicts still lead there.
 pub fn delete_chain(socket: &mut Socket, family: Family, chain: &Chain) -> Result<(), Refusal> {
     let mut transaction = Transaction::default();
-    transaction.push(flush(family, chain));
-    transaction.push(deletion_of_chain(family, chain));
+    transaction.delete_chain(family, chain);
     transaction.commit(socket)
 }
 
-/// Deletes a table with these base chains and maps, if nothing else is in it: no element, no other chain. All at once,
+/// Deletes a table with these base chains and sets, if nothing else is in it: no element, no other chain. All at once,
 /// so that an element which somebody adds meanwhile is safe.
 ///
 /// # Errors
@@ -142,21 +205,20 @@ pub fn delete_unused_table(
     socket: &mut Socket,
     family: Family,
     chains: &[Chain],
-    maps: &[Map],
+    sets: &[Set],
 ) -> Result<(), Refusal> {
     let Some(table) = chains.first().map(|chain| chain.table) else { return Ok(()) };
     let mut transaction = Transaction::default();
     for chain in chains {
-        transaction.push(flush(family, chain));
-        transaction.push(deletion_of_chain(family, chain));
+        transaction.delete_chain(family, chain);
     }
-    for map in maps {
+    for set in sets {
         let attributes =
-            vec![SetAttribute::Table(map.table.to_owned()), SetAttribute::Name(map.name.to_owned())];
+            vec![SetAttribute::Table(set.table.to_owned()), SetAttribute::Name(set.name.to_owned())];
         let body = NfTablesMessage::DeleteSet(SetMessage { attributes });
         // Without the flag the kernel would delete its elements, too.
         let flags = SET | NLM_F_NONREC;
-        transaction.push(message(family, format!("delete nf_tables map {}", map.name), flags, body));
+        transaction.push(message(family, format!("delete nf_tables set {}", set.name), flags, body));
     }
     let body = TableMessage { attributes: vec![TableAttribute::Name(table.to_owned())] };
     let body = NfTablesMessage::DeleteTable(body);
