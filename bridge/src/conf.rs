@@ -1,5 +1,6 @@
 //! The keys that `bridge` knows, from a config's text to values that were checked once.
 
+use crate::masq::Backend;
 use cni_common::kernel::netlink::addr::Dad;
 use cni_common::plugin::Request;
 use cni_common::spec::conf::{DnsConf, NetConf};
@@ -24,6 +25,8 @@ pub struct Conf {
     pub force_address: bool,
     /// Whether what leaves the network is masqueraded.
     pub ip_masq: bool,
+    /// By what.
+    pub ip_masq_backend: Backend,
     /// MTU in bytes of the veth pair and of a new bridge; `None` leaves it to the kernel.
     pub mtu: Option<u32>,
     /// How a container reaches itself by the bridge.
@@ -129,6 +132,7 @@ impl Conf {
             is_default_gateway: wire.is_default_gateway,
             force_address: wire.force_address,
             ip_masq: wire.ip_masq,
+            ip_masq_backend: backend(wire.ip_masq_backend.as_deref())?,
             mtu: mtu(wire.mtu)?,
             reflect: reflect(&wire)?,
             mac: mac(request, &wire)?,
@@ -160,13 +164,18 @@ fn refuse_unsupported(wire: &Wire) -> Result<()> {
             Err(refuse("vlanTrunk", Value::from(list.clone()).to_string()))
         }
         Wire { preserve_default_vlan: true, .. } => Err(refuse("preserveDefaultVlan", "true".to_owned())),
-        Wire { ip_masq_backend: Some(backend), .. } => match backend.as_str() {
-            "nftables" => Ok(()),
-            "iptables" => Err(refuse("ipMasqBackend", "\"iptables\"".to_owned())),
-            other => Err(Error::config(format!("unknown ipmasq backend {other:.80?}"))
-                .details("ipMasqBackend is \"nftables\"")),
-        },
         _ => Ok(()),
+    }
+}
+
+fn backend(given: Option<&str>) -> Result<Backend> {
+    match given {
+        None => Ok(Backend::Auto),
+        Some("nftables") => Ok(Backend::Nftables),
+        Some("iptables") => Ok(Backend::Iptables),
+        Some(other) => Err(Error::config(format!("unknown ipmasq backend {other:.80?}")).details(
+            "ipMasqBackend is \"nftables\" or \"iptables\"; without it, nf_tables where the kernel has them",
+        )),
     }
 }
 

@@ -23,13 +23,14 @@ pub mod spoof;
 use apply::{Bridge as HostBridge, Inside, Veth, await_port, delete_link, share_bridges};
 use check::Check;
 use cni_common::invoke::{Ipam, refuse_as_ipam};
-use cni_common::kernel::netlink::{Link, Socket, link};
-use cni_common::kernel::{Refusal, absent_ok, nft};
+use cni_common::kernel::netlink::{Link, Socket, addr, link};
+use cni_common::kernel::{absent_ok, nft};
 use cni_common::plugin::{Added, Command, Plugin, Request, Target};
 use cni_common::spec::{Attachment, Code, Error, IfName, Interface, MacAddr, Result, Success};
 use cni_common::undo::Undo;
 use conf::{CleanupConf, Conf, Layer};
 use plan::L3;
+use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -77,7 +78,7 @@ impl Plugin for Bridge {
             bridge.become_gateway(&mut host, &conf, &l3)?;
         }
         if conf.ip_masq && !l3.ips.is_empty() {
-            masquerade(attachment, &l3, &mut undo)?;
+            masq::add(conf.ip_masq_backend, attachment, l3.nets(), &mut undo)?;
         }
         let (port, bridge) = match conf.layer {
             // The other end stays down, and so does this one.
@@ -96,11 +97,11 @@ impl Plugin for Bridge {
         let mut outcome = Outcome::default();
         // A prevResult that can't be read only means that we have to look for ourselves.
         let prev = request.conf.prev_result().ok().flatten().unwrap_or_default();
+        outcome.note(delete_veth(target));
         if conf.as_ref().is_ok_and(|conf| conf.ip_masq) {
             // Before the address is free for somebody else.
-            outcome.note(end_masquerade(&prev, attachment));
+            outcome.note(end_masquerade(&prev, target));
         }
-        outcome.note(delete_veth(target));
         if conf.as_ref().is_ok_and(|conf| conf.mac_spoof_check) {
             // After the port is gone: it must not send unguarded.
             outcome.note(end_guard(&prev, attachment));
@@ -129,13 +130,11 @@ impl Plugin for Bridge {
     fn gc(&self, request: &Request, valid: &[Attachment]) -> Result<()> {
         refuse_as_ipam(self.name())?;
         let network = &request.conf.name;
-        let valid: HashSet<String> = valid.iter().map(Attachment::tag).collect();
-        let is_orphan = |tag: &str| network.owns_tag(tag) && !valid.contains(tag);
+        let tags: HashSet<String> = valid.iter().map(Attachment::tag).collect();
+        let is_orphan = |tag: &str| network.owns_tag(tag) && !tags.contains(tag);
         let mut outcome = Outcome::default();
-        if nft::available().is_ok() {
-            outcome.note(masq::gc(network, is_orphan).map_err(Error::from));
-            outcome.note(spoof::gc(is_orphan).map_err(Error::from));
-        }
+        outcome.note(masq::gc(network, valid));
+        outcome.note(masq::needs_nft(spoof::gc(is_orphan)));
         outcome.note(delete_orphans(is_orphan));
         outcome.note(CleanupConf::read(&request.conf).and_then(|conf| match conf.ipam {
             Some(name) => Ipam::find(request, &name)?.call(Command::Gc),
@@ -149,9 +148,12 @@ impl Plugin for Bridge {
         let unavailable = |error: Error| Error::new(Code::NOT_AVAILABLE, error.msg()).details(error.cause());
         let conf = Conf::read(request).map_err(unavailable)?;
         check::bridge_is_free_or_ours(&conf.bridge)?;
-        if conf.ip_masq || conf.mac_spoof_check {
+        if conf.ip_masq {
+            conf.ip_masq_backend.available().map_err(unavailable)?;
+        }
+        if conf.mac_spoof_check {
             nft::available().map_err(|refusal| {
-                let msg = "ipMasq and macspoofchk need nf_tables, which this kernel lacks";
+                let msg = "macspoofchk needs nf_tables, which this kernel lacks";
                 unavailable(Error::from(refusal).context(msg))
             })?;
         }
@@ -193,15 +195,6 @@ fn refuse_reserved(ifname: &IfName) -> Result<()> {
     }
 }
 
-fn masquerade(attachment: &Attachment, l3: &L3, undo: &mut Undo) -> Result<()> {
-    let nets = l3.nets();
-    let made = masq::add(attachment, &nets);
-    let made = made.map_err(|refusal| Error::from(refusal).context("failed to set up ipMasq"))?;
-    let attachment = attachment.clone();
-    undo.push("masquerading", move || Ok(masq::undo(&attachment, &nets, made)?));
-    Ok(())
-}
-
 fn guard_mac(attachment: &Attachment, port: &IfName, container: &Link, undo: &mut Undo) -> Result<()> {
     let mac = container.mac.unwrap_or(MacAddr::ZERO);
     let added = spoof::add(attachment, port, mac);
@@ -218,20 +211,21 @@ fn end_guard(prev: &Success, attachment: &Attachment) -> Result<()> {
         .filter(|one| one.name == attachment.ifname.as_str())
         .filter_map(|one| one.mac.parse().ok())
         .collect();
-    needs_nft(spoof::delete(attachment, &known))
+    masq::needs_nft(spoof::delete(attachment, &known))
 }
 
-/// Where the kernel has no nf_tables, nothing is in them.
-fn needs_nft(result: Result<(), Refusal>) -> Result<()> {
-    match result {
-        Err(_) if nft::available().is_err() => Ok(()),
-        other => Ok(other?),
-    }
-}
-
-fn end_masquerade(prev: &Success, attachment: &Attachment) -> Result<()> {
+fn end_masquerade(prev: &Success, target: &Target) -> Result<()> {
     let known: Vec<IpAddr> = prev.ips.iter().map(|ip| ip.address.addr()).collect();
-    needs_nft(masq::delete(attachment, &known))
+    // Rarely asked for: only when iptables has rules of this container's.
+    let inside = LazyCell::new(|| addresses_inside(target));
+    masq::delete(&target.attachment, &known, |ip| inside.contains(ip))
+}
+
+/// All addresses in the container, if it is there.
+fn addresses_inside(target: &Target) -> Vec<IpAddr> {
+    let Some(netns) = target.living_netns() else { return vec![] };
+    let found = netns.run(|| Ok(addr::list_all(&mut Socket::route()?)?));
+    found.unwrap_or_default().iter().map(|addr| addr.net.addr()).collect()
 }
 
 /// Deletes the attachment's veth: by the name that only it can have, else (an attachment that another release of the

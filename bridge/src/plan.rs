@@ -142,6 +142,7 @@ mod tests {
             is_default_gateway,
             force_address: false,
             ip_masq: false,
+            ip_masq_backend: crate::masq::Backend::Auto,
             mtu: None,
             reflect: Reflect::Off,
             mac: None,

@@ -105,6 +105,7 @@ fn cases() -> Vec<Case> {
         bridge("isDefaultGateway", json!({"isDefaultGateway": true})),
         bridge("isDefaultGateway alone", json!({"isGateway": null, "isDefaultGateway": true})),
         bridge("ipMasq", json!({"ipMasq": true, "isDefaultGateway": true})),
+        bridge("ipMasq by iptables", json!({"ipMasq": true, "ipMasqBackend": "iptables"})),
         bridge("hairpinMode", json!({"hairpinMode": true})),
         bridge("promiscMode", json!({"promiscMode": true})),
         bridge("hairpinMode and promiscMode", json!({"hairpinMode": true, "promiscMode": true})),

@@ -9,7 +9,12 @@ fn cleans(
     lose: impl Fn(&Bed, &Container, &Value),
     how: impl Fn(cni_conformance::Call) -> cni_conformance::Call,
 ) {
-    let kinds = [json!({}), json!({"ipMasq": true, "isDefaultGateway": true}), json!({"macspoofchk": true})];
+    let kinds = [
+        json!({}),
+        json!({"ipMasq": true, "isDefaultGateway": true}),
+        json!({"ipMasq": true, "ipMasqBackend": "iptables"}),
+        json!({"macspoofchk": true}),
+    ];
     for (kind, prev) in kinds.iter().flat_map(|kind| [(kind, true), (kind, false)]) {
         let bed = Bed::new();
         let conf = bed.conf(kind);

@@ -13,6 +13,7 @@ mod changed;
 mod cleanup;
 mod failing;
 mod garbage;
+mod iptables;
 mod masquerade;
 mod options;
 mod spoof;

@@ -5,7 +5,7 @@ use cni_conformance::{Container, Host, Snapshot};
 use serde_json::{Value, json};
 
 /// Another machine, which has no route back to the pods: only masqueraded packets are answered.
-fn outside(host: &Host) -> Container {
+pub fn outside(host: &Host) -> Container {
     let machine = Container::new();
     let fd = machine.path();
     host.ip("link add uplink type veth peer name far");

@@ -1,7 +1,7 @@
 //! Names that come from outside, as types with one door: once there is an [`IfName`], nobody checks it again.
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 use std::fmt;
 
 /// The longest network name or container ID accepted. The specification sets no limit, but both become parts of
@@ -206,7 +206,18 @@ pub fn digest(parts: &[&str], len: usize) -> String {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    let nibbles = hash.finalize().into_iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    hex(&hash.finalize(), len)
+}
+
+/// The first `len` hexadecimal digits of the SHA-512 over `parts`, which nothing divides: how the reference plugins
+/// name their chains and rules.
+#[must_use]
+pub fn reference_digest(parts: &[&str], len: usize) -> String {
+    hex(&Sha512::digest(parts.concat()), len)
+}
+
+fn hex(bytes: &[u8], len: usize) -> String {
+    let nibbles = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
     nibbles.take(len).filter_map(|nibble| char::from_digit(nibble.into(), 16)).collect()
 }
 

@@ -52,7 +52,19 @@ impl Addr {
 /// # Errors
 /// The kernel's refusal.
 pub fn list(socket: &mut Socket, link: u32) -> Result<Vec<Addr>, Refusal> {
-    // Since Linux 4.20 the kernel then sends only what was asked for; before, we sort it out below.
+    Ok(ask(socket, link)?.into_iter().filter(|addr| addr.link == link).collect())
+}
+
+/// The addresses on all links.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn list_all(socket: &mut Socket) -> Result<Vec<Addr>, Refusal> {
+    ask(socket, 0)
+}
+
+fn ask(socket: &mut Socket, link: u32) -> Result<Vec<Addr>, Refusal> {
+    // Since Linux 4.20 the kernel then sends only what was asked for; before, callers sort it out.
     let _ = socket.raw().set_netlink_get_strict_chk(true);
     let mut body = AddressMessage::default();
     body.header.index = link;
@@ -62,7 +74,7 @@ pub fn list(socket: &mut Socket, link: u32) -> Result<Vec<Addr>, Refusal> {
         RouteNetlinkMessage::NewAddress(found) => Addr::from_message(&found),
         _ => None,
     });
-    Ok(addresses.filter(|addr| addr.link == link).collect())
+    Ok(addresses.collect())
 }
 
 /// Whether the kernel looks for duplicates before an IPv6 address is used.

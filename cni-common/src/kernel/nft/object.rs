@@ -20,6 +20,8 @@ pub enum Family {
     V4,
     /// `ip6`
     V6,
+    /// `inet`; only to look at others' tables
+    Inet,
     /// `bridge`
     Bridge,
 }
@@ -41,6 +43,7 @@ impl Family {
         let family = match self {
             Self::V4 => NetfilterProtoFamily::IPv4,
             Self::V6 => NetfilterProtoFamily::IPv6,
+            Self::Inet => NetfilterProtoFamily::Inet,
             Self::Bridge => NetfilterProtoFamily::Bridge,
         };
         NetfilterHeader::new(family, 0, 0)

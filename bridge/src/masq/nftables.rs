@@ -27,9 +27,9 @@ use cni_common::kernel::nft::{
 use cni_common::kernel::{Refusal, absent_ok};
 use cni_common::spec::name::digest;
 use cni_common::spec::{Attachment, NetworkName};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use nix::errno::Errno;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 const TABLE: &str = "cni_masquerade";
 const SOURCES: &str = "sources";
@@ -123,7 +123,7 @@ fn set_up(transaction: &mut Transaction, network: &NetworkName, nets: &[IpNet]) 
             let name = chain_name(network, net);
             let chain = subnet_chain(&name);
             let comment = format!("network {network}, subnet {}", net.trunc());
-            let (inside, multicast) = ([Match::To(net.trunc())], [Match::To(multicast(family))]);
+            let (inside, multicast) = ([Match::To(net.trunc())], [Match::To(super::multicast(net.addr()))]);
             let rule = |matches, verdict, comment| Rule { chain, matches, verdict, comment };
             let rules = [
                 rule(&inside, Verdict::Return, comment.as_str()),
@@ -132,13 +132,6 @@ fn set_up(transaction: &mut Transaction, network: &NetworkName, nets: &[IpNet]) 
             ];
             transaction.chain_with(family, &chain, &rules);
         }
-    }
-}
-
-fn multicast(family: Family) -> IpNet {
-    match family {
-        Family::V4 | Family::Bridge => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4)),
-        Family::V6 => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8)),
     }
 }
 
@@ -219,26 +212,21 @@ fn delete_all(socket: &mut Socket, gone: &[Source]) -> Result<(), Refusal> {
     result
 }
 
-/// Whether the kernel still does what [`add`] asked for: the address that is not masqueraded, and what is there
-/// instead.
+/// What there is instead of the element that [`add`] made for an address; `None` when that is there.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn missing(attachment: &Attachment, nets: &[IpNet]) -> Result<Option<(IpAddr, String)>, Refusal> {
-    let mut socket = Socket::netfilter()?;
-    for net in nets {
-        let found = find(&mut socket, net.addr())?;
-        let right = |element: &Source| {
-            element.tag == attachment.tag() && element.chain == chain_name(&attachment.network, net)
-        };
-        if !found.as_ref().is_some_and(right) {
-            let instead = found.map_or("nothing".to_owned(), |element| {
-                format!("an element of {:?} leading to chain {}", element.tag, element.chain)
-            });
-            return Ok(Some((net.addr(), instead)));
-        }
+pub fn missing(attachment: &Attachment, net: &IpNet) -> Result<Option<String>, Refusal> {
+    let found = find(&mut Socket::netfilter()?, net.addr())?;
+    let right = |element: &Source| {
+        element.tag == attachment.tag() && element.chain == chain_name(&attachment.network, net)
+    };
+    if found.as_ref().is_some_and(right) {
+        return Ok(None);
     }
-    Ok(None)
+    Ok(Some(found.map_or("nothing".to_owned(), |element| {
+        format!("an element of {:?} leading to chain {}", element.tag, element.chain)
+    })))
 }
 
 /// Ends the masquerading of whatever carries an orphan's tag, and deletes the chains of `network` that nothing leads to

@@ -1,0 +1,225 @@
+//! Masquerading by iptables, in the reference plugin's own chains, so that either plugin deletes what the other made:
+//!
+//! ```text
+//! -A POSTROUTING -s 10.1.0.5/32 -m comment --comment "name: \"NETWORK\" id: \"CONTAINER\"" -j CNI-HASH
+//! -A CNI-HASH -d 10.1.0.0/24 -m comment … -j ACCEPT
+//! -A CNI-HASH ! -d 224.0.0.0/4 -m comment … -j MASQUERADE
+//! ```
+//!
+//! The chain is a container's, not an attachment's: two of its interfaces on one network share it.
+
+use super::multicast;
+use cni_common::kernel::iptables::{Chain, Family, Iptables};
+use cni_common::spec::name::reference_digest;
+use cni_common::spec::{Attachment, Error, NetworkName, Result};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+const TABLE: &str = "nat";
+/// Somebody else's change between our look and our change fails ours whole; then we look again.
+const TRIES: usize = 5;
+/// What `xt_comment` holds, less the closing NUL.
+const MAX_COMMENT: usize = 255;
+
+/// `CNI-` and as many digits as make 28 characters, the longest name that a chain may have.
+fn chain_name(network: &NetworkName, container_id: &str) -> String {
+    format!("CNI-{}", reference_digest(&[network.as_str(), container_id], 24))
+}
+
+/// The end of the two names' alphabet is `_ . -`, so nothing has to be escaped.
+fn comment(attachment: &Attachment) -> String {
+    let mut text = format!("name: \\\"{}\\\" id: \\\"{}\\\"", attachment.network, attachment.container_id);
+    text.truncate(MAX_COMMENT);
+    text
+}
+
+/// The rules for one of the container's addresses, in the form that iptables-save prints.
+fn wanted(attachment: &Attachment, net: &IpNet) -> [String; 3] {
+    let chain = chain_name(&attachment.network, attachment.container_id.as_str());
+    let comment = format!("-m comment --comment \"{}\"", comment(attachment));
+    [
+        format!("-A {chain} -d {} {comment} -j ACCEPT", net.trunc()),
+        format!("-A {chain} ! -d {} {comment} -j MASQUERADE", multicast(net.addr())),
+        format!("-A POSTROUTING -s {} {comment} -j {chain}", IpNet::from(net.addr())),
+    ]
+}
+
+fn by_family(nets: &[IpNet]) -> impl Iterator<Item = (Family, Vec<&IpNet>)> {
+    let of = |family| nets.iter().filter(move |net| Family::of(net.addr()) == family).collect::<Vec<_>>();
+    Family::BOTH.into_iter().map(move |family| (family, of(family))).filter(|(_, nets)| !nets.is_empty())
+}
+
+/// Masquerades what the container sends out of the subnets of its addresses `nets`.
+///
+/// # Errors
+/// Code 5: what iptables says. What was done for another family then has to be undone.
+pub fn add(attachment: &Attachment, nets: &[IpNet]) -> Result<()> {
+    let chain = chain_name(&attachment.network, attachment.container_id.as_str());
+    for (family, nets) in by_family(nets) {
+        let iptables = Iptables::find(family)?;
+        let mut lines: Vec<String> = Vec::new();
+        for line in nets.iter().flat_map(|net| wanted(attachment, net)) {
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        // As a rule, the chain is not there: one run does all.
+        let with_chain: Vec<String> = [format!("-N {chain}")].into_iter().chain(lines.clone()).collect();
+        let Err(error) = iptables.change(TABLE, &with_chain) else { continue };
+        let have = iptables.rules(TABLE)?;
+        if !have.iter().any(|rule| leads_from(rule, &chain)) {
+            return Err(error);
+        }
+        // Another interface of this container is on this network.
+        let missing: Vec<String> = lines.into_iter().filter(|line| !have.contains(line)).collect();
+        iptables.change(TABLE, &missing)?;
+    }
+    Ok(())
+}
+
+fn leads_from(rule: &str, chain: &str) -> bool {
+    rule.split(' ').nth(1) == Some(chain)
+}
+
+fn leads_to(rule: &str, chain: &str) -> bool {
+    rule.starts_with("-A POSTROUTING ") && rule.rsplit(' ').next() == Some(chain)
+}
+
+/// Whose packets a rule is for. The reference's oldest rules name the subnet's length with it.
+fn source(rule: &str) -> Option<IpAddr> {
+    let mut words = rule.split(' ').skip_while(|word| *word != "-s").skip(1);
+    words.next()?.split('/').next()?.parse().ok()
+}
+
+/// How `chain` goes, of these rules, but for the packets of addresses that `stays` says yes to.
+fn removal(rules: &[String], chain: &str, stays: impl Fn(&IpAddr) -> bool) -> Vec<String> {
+    let (kept, gone): (Vec<&String>, Vec<&String>) = rules
+        .iter()
+        .filter(|rule| leads_to(rule, chain))
+        .partition(|rule| source(rule).is_some_and(|ip| stays(&ip)));
+    let mut lines: Vec<String> = gone.iter().map(|rule| rule.replacen("-A ", "-D ", 1)).collect();
+    let exists = !gone.is_empty() || rules.iter().any(|rule| leads_from(rule, chain));
+    if kept.is_empty() && exists {
+        lines.extend([format!("-F {chain}"), format!("-X {chain}")]);
+    }
+    lines
+}
+
+/// Ends the masquerading of this container on this network, whoever began it, but for the addresses that `stays` says
+/// yes to: those of its other interfaces.
+///
+/// # Errors
+/// Code 5: what iptables says.
+pub fn delete(attachment: &Attachment, stays: impl Fn(&IpAddr) -> bool) -> Result<()> {
+    let chain = chain_name(&attachment.network, attachment.container_id.as_str());
+    for family in Family::BOTH {
+        for iptables in Iptables::holding(family, TABLE, Chain::Named(&chain))? {
+            change_by(&iptables, |rules| removal(rules, &chain, &stays))?;
+        }
+    }
+    Ok(())
+}
+
+fn change_by(iptables: &Iptables, decide: impl Fn(&[String]) -> Vec<String>) -> Result<()> {
+    let mut outcome = Ok(());
+    for _ in 0..TRIES {
+        let lines = decide(&iptables.rules(TABLE)?);
+        outcome = if lines.is_empty() { Ok(()) } else { iptables.change(TABLE, &lines) };
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+/// The addresses of `nets` that are not masqueraded as [`add`] does it, with what is wrong.
+///
+/// # Errors
+/// Code 5: what iptables says.
+pub fn missing(attachment: &Attachment, net: &IpNet) -> Result<Option<String>> {
+    let chain = chain_name(&attachment.network, attachment.container_id.as_str());
+    let mut found = Vec::new();
+    for iptables in Iptables::holding(Family::of(net.addr()), TABLE, Chain::Named(&chain))? {
+        found.extend(iptables.rules(TABLE)?);
+    }
+    let lacks = wanted(attachment, net).into_iter().find(|rule| !found.contains(rule));
+    Ok(lacks.map(|rule| format!("no rule {rule}")))
+}
+
+/// The container that made a chain of ours, if it is of `network`: it stands in the comments, and the chain's name
+/// proves it.
+fn owner<'a>(rule: &'a str, network: &NetworkName) -> Option<(String, &'a str)> {
+    let prefix = format!("name: \\\"{network}\\\" id: \\\"");
+    let id = rule.split(prefix.as_str()).nth(1)?.split("\\\"").next()?;
+    let chain = chain_name(network, id);
+    (leads_to(rule, &chain) || leads_from(rule, &chain)).then_some((chain, id))
+}
+
+/// Ends the masquerading of all of this network's containers but those in `valid`.
+///
+/// # Errors
+/// Code 5: what iptables says.
+pub fn gc(network: &NetworkName, valid: &BTreeSet<&str>) -> Result<()> {
+    for family in Family::BOTH {
+        for iptables in Iptables::holding(family, TABLE, Chain::Prefix("CNI-"))? {
+            change_by(&iptables, |rules| {
+                let owners = rules.iter().filter_map(|rule| owner(rule, network));
+                let orphans: BTreeMap<String, &str> = owners.filter(|(_, id)| !valid.contains(id)).collect();
+                orphans.keys().flat_map(|chain| removal(rules, chain, |_| false)).collect()
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether ADD could do it.
+///
+/// # Errors
+/// Code 5 when there is no iptables.
+pub fn available() -> Result<(), Error> {
+    Iptables::find(Family::V4).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attachment() -> Attachment {
+        Attachment {
+            network: "refnet".try_into().unwrap(),
+            container_id: "c1".try_into().unwrap(),
+            ifname: "eth0".try_into().unwrap(),
+        }
+    }
+
+    #[test]
+    fn names_and_rules_are_the_references() {
+        let rules = wanted(&attachment(), &"10.201.0.6/24".parse().unwrap());
+        let comment = r#"-m comment --comment "name: \"refnet\" id: \"c1\"""#;
+        assert_eq!(
+            rules,
+            [
+                format!("-A CNI-2f9aafb03deb38160e230c91 -d 10.201.0.0/24 {comment} -j ACCEPT"),
+                format!("-A CNI-2f9aafb03deb38160e230c91 ! -d 224.0.0.0/4 {comment} -j MASQUERADE"),
+                format!("-A POSTROUTING -s 10.201.0.6/32 {comment} -j CNI-2f9aafb03deb38160e230c91"),
+            ]
+        );
+        let network = NetworkName::try_from("refnet").unwrap();
+        for rule in &rules {
+            assert_eq!(owner(rule, &network).unwrap().1, "c1");
+        }
+        assert_eq!(owner(&rules[0], &"refne".try_into().unwrap()), None);
+    }
+
+    #[test]
+    fn a_shared_chain_stays_until_its_last_address_goes() {
+        let mut rules = wanted(&attachment(), &"10.201.0.6/24".parse().unwrap()).to_vec();
+        rules.push(rules[2].replace("10.201.0.6", "10.201.0.7"));
+        let chain = "CNI-2f9aafb03deb38160e230c91";
+        let lines = removal(&rules, chain, |ip| ip.to_string() == "10.201.0.7");
+        assert_eq!(lines, [rules[2].replacen("-A", "-D", 1)]);
+        assert_eq!(removal(&rules, chain, |_| false).len(), 4);
+        assert_eq!(removal(&rules, "CNI-other", |_| false), [""; 0]);
+    }
+}

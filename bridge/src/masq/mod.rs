@@ -1,0 +1,132 @@
+//! Masquerading: what containers send out of their subnet gets the host's address. By nf_tables ([`nftables`]), or by
+//! iptables ([`iptables`]) where the config or the kernel wants it so. What is deleted and checked is whatever is
+//! there: either back end's, ours or the reference plugin's.
+
+mod iptables;
+mod nftables;
+mod reference;
+
+pub(crate) use nftables::unused_ok;
+
+use cni_common::kernel::{Refusal, nft};
+use cni_common::spec::{Attachment, Error, NetworkName, Result};
+use cni_common::undo::Undo;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What masquerades.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Backend {
+    /// nf_tables where the kernel has them, else iptables.
+    #[default]
+    Auto,
+    /// nf_tables.
+    Nftables,
+    /// iptables.
+    Iptables,
+}
+
+impl Backend {
+    /// Whether an ADD could use it.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn available(self) -> Result<()> {
+        let nftables = || {
+            let msg = "ipMasq needs nf_tables, which this kernel lacks; load the module nf_tables";
+            nft::available().map_err(|refusal| Error::from(refusal).context(msg))
+        };
+        match self {
+            Self::Nftables => nftables(),
+            Self::Iptables => iptables::available(),
+            Self::Auto => nftables().or_else(|error| iptables::available().map_err(|_| error)),
+        }
+    }
+}
+
+/// Groups are no hosts: what is sent to them keeps its source.
+fn multicast(family_of: IpAddr) -> IpNet {
+    match family_of {
+        IpAddr::V4(_) => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4)),
+        IpAddr::V6(_) => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8)),
+    }
+}
+
+/// Masquerades what the container sends out of the subnets of its addresses `nets`.
+///
+/// # Errors
+/// Code 5: what the kernel or iptables say.
+pub fn add(backend: Backend, attachment: &Attachment, nets: Vec<IpNet>, undo: &mut Undo) -> Result<()> {
+    let by_nftables = match backend {
+        Backend::Iptables => None,
+        _ => Some(nftables::add(attachment, &nets)),
+    };
+    let owner = attachment.clone();
+    match by_nftables {
+        Some(Ok(made)) => {
+            undo.push("masquerading", move || Ok(nftables::undo(&owner, &nets, made)?));
+        }
+        // Only after it failed: on most machines the question would be in vain.
+        Some(Err(refusal)) if backend == Backend::Nftables || nft::available().is_ok() => {
+            return Err(Error::from(refusal).context("failed to set up ipMasq"));
+        }
+        _ => {
+            // Before it is done: one family's rules may be there when the other's fail.
+            let mine: Vec<IpAddr> = nets.iter().map(IpNet::addr).collect();
+            undo.push("masquerading", move || Ok(iptables::delete(&owner, |ip| !mine.contains(ip))?));
+            iptables::add(attachment, &nets).map_err(|error| error.context("failed to set up ipMasq"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends it, whatever began it. `known` are the addresses that the attachment is said to have had, `stays`
+/// knows those that the container has by other interfaces.
+///
+/// # Errors
+/// Any but that there is nothing to delete.
+pub fn delete(attachment: &Attachment, known: &[IpAddr], stays: impl Fn(&IpAddr) -> bool) -> Result<()> {
+    let by_nftables = nftables::delete(attachment, known).and_then(|()| reference::delete(attachment));
+    needs_nft(by_nftables).and(iptables::delete(attachment, stays))
+}
+
+/// Where the kernel has no nf_tables, nothing is in them.
+///
+/// # Errors
+/// The refusal, where it has.
+pub fn needs_nft(result: Result<(), Refusal>) -> Result<()> {
+    match result {
+        Err(_) if nft::available().is_err() => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// The first of the addresses that is not masqueraded, and what is there instead.
+///
+/// # Errors
+/// What the kernel or iptables say.
+pub fn missing(attachment: &Attachment, nets: &[IpNet]) -> Result<Option<(IpAddr, String)>> {
+    for net in nets {
+        let instead = nftables::missing(attachment, net).unwrap_or_else(|refusal| Some(refusal.to_string()));
+        let Some(instead) = instead else { continue };
+        if reference::masquerades(attachment).unwrap_or(false) {
+            continue;
+        }
+        if let Some(lacks) = iptables::missing(attachment, net)? {
+            return Ok(Some((net.addr(), format!("{instead}, and {lacks}"))));
+        }
+    }
+    Ok(None)
+}
+
+/// Ends the masquerading of whatever belongs to `network` and to none of the attachments `valid`.
+///
+/// # Errors
+/// Any but that there is nothing to delete.
+pub fn gc(network: &NetworkName, valid: &[Attachment]) -> Result<()> {
+    let tags: std::collections::HashSet<String> = valid.iter().map(Attachment::tag).collect();
+    let by_nftables = nftables::gc(network, |tag| network.owns_tag(tag) && !tags.contains(tag));
+    let by_nftables = by_nftables.and_then(|()| reference::gc(network, valid));
+    let valid = valid.iter().map(|attachment| attachment.container_id.as_str()).collect();
+    needs_nft(by_nftables).and(iptables::gc(network, &valid))
+}

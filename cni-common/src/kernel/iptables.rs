@@ -1,0 +1,164 @@
+//! iptables, where it is asked for: one `iptables-restore --noflush` a change and family, all its lines or none.
+//!
+//! There are two of it, which do not see each other's rules: `legacy`, and `nft`, whose tables nf_tables shows.
+//! Which is plain `iptables` is the machine's choice, so who looks for old rules asks the kernel which of the two has them.
+
+use super::netlink::Socket;
+use super::nft;
+use crate::spec::{Code, Coded, Error, Result};
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Where a machine keeps its administrator's tools; looked through before `PATH`.
+const FOLDERS: [&str; 6] =
+    ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/run/current-system/sw/bin"];
+
+/// A family's iptables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// `iptables`
+    V4,
+    /// `ip6tables`
+    V6,
+}
+
+impl Family {
+    /// Both of them.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    const fn command(self) -> &'static str {
+        match self {
+            Self::V4 => "iptables",
+            Self::V6 => "ip6tables",
+        }
+    }
+
+    const fn nft(self) -> nft::Family {
+        match self {
+            Self::V4 => nft::Family::V4,
+            Self::V6 => nft::Family::V6,
+        }
+    }
+
+    const fn legacy_tables(self) -> &'static str {
+        match self {
+            Self::V4 => "/proc/net/ip_tables_names",
+            Self::V6 => "/proc/net/ip6_tables_names",
+        }
+    }
+}
+
+/// What chain is looked for.
+#[derive(Debug, Clone, Copy)]
+pub enum Chain<'a> {
+    /// The one of this name.
+    Named(&'a str),
+    /// Any whose name begins so.
+    Prefix(&'a str),
+}
+
+/// `iptables-save` and `iptables-restore` of one family and kind.
+#[derive(Debug)]
+pub struct Iptables {
+    save: PathBuf,
+    restore: PathBuf,
+}
+
+impl Iptables {
+    /// The machine's choice.
+    ///
+    /// # Errors
+    /// Code 5 when there is none.
+    pub fn find(family: Family) -> Result<Self> {
+        let name = family.command();
+        Self::named(name).ok_or_else(|| {
+            Error::new(Code::IO, format!("no {name}-restore in {} or PATH", FOLDERS.join(", ")))
+                .details("install iptables, or take the back end \"nftables\", which needs no program")
+        })
+    }
+
+    /// Those in which such a chain may be: asked of the kernel, so that no program is started in vain. What chains a
+    /// legacy table has it does not tell; the answer then is that there is such a table.
+    ///
+    /// # Errors
+    /// Code 5 when there are such rules and no program to change them.
+    pub fn holding(family: Family, table: &str, chain: Chain) -> Result<Vec<Self>> {
+        let mut kinds = Vec::new();
+        let in_nft = |mut socket| match chain {
+            Chain::Named(name) => {
+                nft::has_chain(&mut socket, family.nft(), &nft::Chain { table, name, hook: None })
+            }
+            Chain::Prefix(prefix) => nft::chains(&mut socket, family.nft(), table)
+                .map(|chains| chains.iter().any(|name| name.starts_with(prefix))),
+        };
+        // Without nf_tables there is nothing in them.
+        if Socket::netfilter().and_then(in_nft).unwrap_or(false) {
+            kinds.push("nft");
+        }
+        let legacy = std::fs::read_to_string(family.legacy_tables()).unwrap_or_default();
+        if legacy.lines().any(|line| line == table) {
+            kinds.push("legacy");
+        }
+        let name = family.command();
+        kinds
+            .into_iter()
+            .map(|kind| Self::named(&format!("{name}-{kind}")).map_or_else(|| Self::find(family), Ok))
+            .collect()
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Some(Self { save: program(&format!("{name}-save"))?, restore: program(&format!("{name}-restore"))? })
+    }
+
+    /// The rules of `table`, as `iptables-save` prints them: `-A CHAIN …`.
+    ///
+    /// # Errors
+    /// Code 5: what the program says.
+    pub fn rules(&self, table: &str) -> Result<Vec<String>> {
+        let output = run(Command::new(&self.save).args(["-t", table]), "")?;
+        Ok(output.lines().filter(|line| line.starts_with("-A ")).map(ToOwned::to_owned).collect())
+    }
+
+    /// Does what `lines` say to `table`, all of it or nothing, once nobody else changes it.
+    ///
+    /// # Errors
+    /// Code 5: what the program says.
+    pub fn change(&self, table: &str, lines: &[String]) -> Result<()> {
+        let input = format!("*{table}\n{}\nCOMMIT\n", lines.join("\n"));
+        run(Command::new(&self.restore).args(["--noflush", "--wait"]), &input).map(drop)
+    }
+}
+
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
+    FOLDERS
+        .iter()
+        .map(|folder| Path::new(folder).to_owned())
+        .chain(path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
+/// Runs a program that reads all its input before it prints.
+fn run(command: &mut Command, input: &str) -> Result<String> {
+    let doing = format!("run {}", command.get_program().to_string_lossy());
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().io(&doing)?;
+    let fed = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().io(&doing)?;
+    if !output.status.success() {
+        let says = String::from_utf8_lossy(&output.stderr);
+        return Err(Error::new(Code::IO, doing).details(format!("{}: {:.1000}", output.status, says.trim())));
+    }
+    fed.unwrap_or(Ok(())).io(&doing)?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
