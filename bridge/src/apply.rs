@@ -1,8 +1,8 @@
 //! Doing it: the bridge, the veth pair, the inside of the container. Each step that changes something pushes its way
 //! back.
 
-use crate::conf::{Conf, Reflect};
-use crate::plan::{L3, readdress};
+use crate::conf::{Conf, Mtu, Reflect};
+use crate::plan::{L3, readdress, smallest_mtu};
 use anyhow::anyhow;
 use cni_common::kernel::netlink::addr::Dad;
 use cni_common::kernel::netlink::event::{self, Group};
@@ -54,8 +54,8 @@ impl Bridge {
     ///
     /// # Errors
     /// Code 7 when a link of that name is no bridge; code 5: what the kernel says.
-    pub fn ensure(host: &mut Socket, conf: &Conf, undo: &mut Undo) -> Result<Self> {
-        let (link, made) = find_or_make(host, conf)?;
+    pub fn ensure(host: &mut Socket, conf: &Conf, mtu: Option<u32>, undo: &mut Undo) -> Result<Self> {
+        let (link, made) = find_or_make(host, conf, mtu)?;
         // A bridge that we made has both.
         let set_up = !link.up;
         let promisc = conf.reflect == Reflect::Promisc && !link.promisc;
@@ -159,7 +159,7 @@ impl AttachedBridge {
     }
 }
 
-fn find_or_make(host: &mut Socket, conf: &Conf) -> Result<(Link, bool)> {
+fn find_or_make(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<(Link, bool)> {
     let mut made = false;
     // The second time round it was made by us, or by an ADD that was quicker.
     for _ in 0..2 {
@@ -174,8 +174,7 @@ fn find_or_make(host: &mut Socket, conf: &Conf) -> Result<(Link, bool)> {
             }
             return Ok((link, made));
         }
-        let bridge =
-            link::create_bridge(&conf.bridge, random_mac(), conf.mtu, conf.reflect == Reflect::Promisc);
+        let bridge = link::create_bridge(&conf.bridge, random_mac(), mtu, conf.reflect == Reflect::Promisc);
         match host.ack(bridge) {
             Err(refusal) if refusal.errno == Errno::EEXIST => {}
             other => {
@@ -248,7 +247,8 @@ pub struct Veth<'a> {
     /// The name of the host end.
     pub host: IfName,
     mac: Option<MacAddr>,
-    mtu: Option<u32>,
+    /// MTU in bytes of both ends; `None` leaves it to the kernel.
+    pub mtu: Option<u32>,
     flags: PortFlags,
 }
 
@@ -272,10 +272,18 @@ impl<'a> Veth<'a> {
             attachment,
             host: free_name(host, attachment)?,
             mac: conf.mac,
-            mtu: conf.mtu,
+            mtu: mtu(host, conf.mtu)?,
             flags: PortFlags { hairpin: conf.reflect == Reflect::Hairpin, isolated: conf.port_isolation },
         })
     }
+}
+
+fn mtu(host: &mut Socket, wanted: Mtu) -> Result<Option<u32>> {
+    Ok(match wanted {
+        Mtu::Kernel => None,
+        Mtu::Bytes(mtu) => Some(mtu),
+        Mtu::Auto => smallest_mtu(&link::list(host, None)?),
+    })
 }
 
 fn free_name(host: &mut Socket, attachment: &Attachment) -> Result<IfName> {

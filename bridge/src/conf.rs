@@ -27,8 +27,8 @@ pub struct Conf {
     pub ip_masq: bool,
     /// By what.
     pub ip_masq_backend: Backend,
-    /// MTU in bytes of the veth pair and of a new bridge; `None` leaves it to the kernel.
-    pub mtu: Option<u32>,
+    /// MTU of the veth pair and of a new bridge.
+    pub mtu: Mtu,
     /// How a container reaches itself by the bridge.
     pub reflect: Reflect,
     /// The address of the container's interface; `None` for a random one.
@@ -43,6 +43,17 @@ pub struct Conf {
     pub layer: Layer,
     /// Goes before IPAM's.
     pub dns: DnsConf,
+}
+
+/// Where an MTU comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mtu {
+    /// The kernel's default.
+    Kernel,
+    /// So many bytes.
+    Bytes(u32),
+    /// As the machine's own links have it (`"auto"`, an extension).
+    Auto,
 }
 
 /// How frames get back to where they came from: not at all, or one of two ways that exclude each other.
@@ -81,7 +92,7 @@ struct Wire {
     force_address: bool,
     ip_masq: bool,
     ip_masq_backend: Option<String>,
-    mtu: i64,
+    mtu: MtuWire,
     hairpin_mode: bool,
     promisc_mode: bool,
     vlan: i64,
@@ -95,6 +106,25 @@ struct Wire {
     dns: DnsConf,
     args: Args,
     runtime_config: Mac,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a whole number of bytes, or \"auto\"")]
+enum MtuWire {
+    Bytes(i64),
+    Word(Auto),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Auto {
+    Auto,
+}
+
+impl Default for MtuWire {
+    fn default() -> Self {
+        Self::Bytes(0)
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -133,7 +163,7 @@ impl Conf {
             force_address: wire.force_address,
             ip_masq: wire.ip_masq,
             ip_masq_backend: backend(wire.ip_masq_backend.as_deref())?,
-            mtu: mtu(wire.mtu)?,
+            mtu: mtu(&wire.mtu)?,
             reflect: reflect(&wire)?,
             mac: mac(request, &wire)?,
             dad: if wire.enabledad { Dad::AsConfigured } else { Dad::Off },
@@ -179,13 +209,15 @@ fn backend(given: Option<&str>) -> Result<Backend> {
     }
 }
 
-fn mtu(value: i64) -> Result<Option<u32>> {
-    match u32::try_from(value) {
-        Ok(0) => Ok(None),
-        Ok(mtu) if MTU.contains(&value) => Ok(Some(mtu)),
+fn mtu(wire: &MtuWire) -> Result<Mtu> {
+    let MtuWire::Bytes(value) = wire else { return Ok(Mtu::Auto) };
+    match u32::try_from(*value) {
+        Ok(0) => Ok(Mtu::Kernel),
+        Ok(mtu) if MTU.contains(value) => Ok(Mtu::Bytes(mtu)),
         _ => {
             let msg = format!("mtu: {value} is out of range");
-            Err(Error::config(msg).details("want 68 to 65535 bytes, or 0 to leave it to the kernel"))
+            let want = "want 68 to 65535 bytes, 0 to leave it to the kernel, or \"auto\"";
+            Err(Error::config(msg).details(want))
         }
     }
 }

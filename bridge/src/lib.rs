@@ -60,7 +60,7 @@ impl Plugin for Bridge {
             Layer::L3 { ipam } => Some(Ipam::find(request, ipam)?.start_add()?),
             Layer::L2 { .. } => None,
         };
-        let bridge = HostBridge::ensure(&mut host, &conf, &mut undo)?;
+        let bridge = HostBridge::ensure(&mut host, &conf, veth.mtu, &mut undo)?;
         let bridge = bridge.attach(&mut host, &veth, &netns, &mut undo)?;
         let container = inside.look()?;
         if conf.mac_spoof_check {

@@ -28,3 +28,14 @@ pub fn write_file(path: &Path, text: impl AsRef<[u8]>, mode: u32) {
     let written = opened.and_then(|mut file| file.write_all(text.as_ref()));
     assert!(written.is_ok(), "write {}: {written:?}", path.display());
 }
+
+/// Lets this process have as many files open as it may, for hundreds of calls at once.
+///
+/// # Panics
+/// When the limit can't be changed.
+pub fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    assert!(raised.is_ok(), "raise the limit of open files: {raised:?}");
+}

@@ -178,3 +178,38 @@ fn many_adds_at_once_on_a_fresh_machine_all_succeed() {
     }
     assert!(bed.leases().is_empty());
 }
+
+/// A node that boots starts hundreds of pods at once, and nothing is there yet.
+#[test]
+fn three_hundred_at_once_on_a_machine_with_nothing() {
+    const MANY: usize = 300;
+    cni_conformance::raise_file_limit();
+    let bed = Bed::new();
+    let conf = bed.conf(&json!({"ipMasq": true, "isDefaultGateway": true, "macspoofchk": true,
+                                "ipam": bed.ipam(&json!([[{"subnet": "10.1.0.0/16"}], [{"subnet": "fd00:1::/64"}]]))}));
+    let pods: Vec<Container> = (0..MANY).map(|_| Container::new()).collect();
+    let calls: Vec<_> =
+        pods.iter().enumerate().map(|(n, pod)| call("ADD", &conf, &format!("c{n}"), pod)).collect();
+    let answers: Vec<cni_conformance::Answer> = std::thread::scope(|scope| {
+        let running: Vec<_> = calls.iter().map(|call| scope.spawn(|| call.run())).collect();
+        running.into_iter().map(|answer| answer.join().unwrap()).collect()
+    });
+    let links = bed.host.ip("-o link");
+    assert_eq!(links.lines().filter(|line| line.contains("master br1")).count(), MANY);
+    let mac_of = |text: &str| {
+        text.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next().map(ToOwned::to_owned))
+    };
+    let bridge = mac_of(&bed.host.ip("-o link show br1"));
+    let mut addresses = HashSet::new();
+    for (answer, pod) in answers.iter().zip(&pods) {
+        let result = answer.ok();
+        assert_eq!(result["interfaces"][0]["mac"].as_str(), bridge.as_deref());
+        assert_eq!(result["interfaces"][2]["mac"].as_str(), mac_of(&pod.ip("-o link show eth0")).as_deref());
+        for ip in result["ips"].as_array().unwrap() {
+            assert!(addresses.insert(ip["address"].to_string()), "{ip} twice");
+        }
+    }
+    assert_eq!(addresses.len(), 2 * MANY);
+    assert!(pods[MANY - 1].pings("10.1.0.1") && pods[0].pings("fd00:1::1"));
+    assert_eq!(Snapshot::take().rules.matches("comment \"cni/net1/c").count(), 4 * MANY);
+}

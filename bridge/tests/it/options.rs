@@ -306,3 +306,26 @@ fn an_existing_bridge_that_is_right_is_not_written_to() {
     assert_eq!(writes.clone().count(), 1, "{}", writes.collect::<Vec<_>>().join("\n"));
     assert!(!trace.contains("nlmsg_type=RTM_NEWADDR"), "{trace}");
 }
+
+#[test]
+fn an_automatic_mtu_is_the_smallest_of_the_links_to_elsewhere() {
+    let bed = Bed::new();
+    let conf = bed.conf(&json!({"mtu": "auto"}));
+    let mtu = |id: &str, conf: &serde_json::Value| {
+        let pod = Container::new();
+        let result = add(conf, id, &pod).ok();
+        assert!(pod.ip("link show eth0").contains(&format!("mtu {}", result["interfaces"][2]["mtu"])));
+        result["interfaces"][2]["mtu"].clone()
+    };
+    assert_eq!(mtu("c1", &conf), 1500, "no link to elsewhere: the kernel's default");
+    bed.host.ip("link add ifb7 mtu 1400 type ifb");
+    bed.host.ip("link add ifb8 mtu 1300 type ifb");
+    bed.host.ip("link set ifb7 up");
+    let fresh = bed.conf(&json!({"mtu": "auto", "bridge": "br9", "name": "net9",
+                                 "ipam": bed.ipam(&json!([[{"subnet": "10.9.0.0/24"}]]))}));
+    assert_eq!(mtu("c2", &fresh), 1400, "ifb8 is down");
+    for wrong in [json!("big"), json!(1.5), json!([])] {
+        let why = add(&bed.conf(&json!({"mtu": wrong})), "c3", &Container::new()).fails(6);
+        assert!(why.contains("mtu") && why.contains("\"auto\""), "{why}");
+    }
+}

@@ -31,6 +31,10 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// It leads back to the machine itself.
+    pub loopback: bool,
+    /// It has one neighbour: a tunnel, a modem.
+    pub point_to_point: bool,
     /// Made promiscuous by an administrator (a capture does not count).
     pub promisc: bool,
     /// Operationally up: carrier, and ready.
@@ -58,6 +62,8 @@ impl Link {
             index: message.header.index,
             up: flags.contains(LinkFlags::Up),
             promisc: flags.contains(LinkFlags::Promisc),
+            loopback: flags.contains(LinkFlags::Loopback),
+            point_to_point: flags.contains(LinkFlags::Pointopoint),
             ..Self::default()
         };
         for attribute in message.attributes {
