@@ -1,5 +1,6 @@
 //! Files that other processes share: the lock that they wait on, and how a file appears whole or not at all.
 
+use crate::stop;
 use fs2::FileExt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -59,18 +60,36 @@ fn wait(file: File, patience: Patience, say: impl FnOnce(&str)) -> io::Result<Fi
         // Nobody listens any more once we have given up.
         let _ = sender.send(waiting.lock_exclusive());
     })?;
-    match receiver.recv_timeout(patience.say_after) {
-        Err(mpsc::RecvTimeoutError::Timeout) => say(&format!("waiting for {}", holder(&file))),
-        answer => return answer.unwrap_or_else(|gone| Err(io::Error::other(gone))).map(|()| file),
+    if let Some(answer) = await_answer(&receiver, patience.say_after)? {
+        return answer.map(|()| file);
     }
-    match receiver.recv_timeout(patience.give_up_after.saturating_sub(patience.say_after)) {
-        Err(mpsc::RecvTimeoutError::Timeout) => {
-            let text =
-                format!("gave up after {} s, held by {}", patience.give_up_after.as_secs(), holder(&file));
-            Err(io::Error::new(io::ErrorKind::TimedOut, text))
+    say(&format!("waiting for {}", holder(&file)));
+    let left = patience.give_up_after.saturating_sub(patience.say_after);
+    if let Some(answer) = await_answer(&receiver, left)? {
+        return answer.map(|()| file);
+    }
+    let text = format!("gave up after {} s, held by {}", patience.give_up_after.as_secs(), holder(&file));
+    Err(io::Error::new(io::ErrorKind::TimedOut, text))
+}
+
+/// What the waiting thread says within `limit`. A signal does not wake us, so we look for one now and then.
+fn await_answer(
+    receiver: &mpsc::Receiver<io::Result<()>>,
+    limit: Duration,
+) -> io::Result<Option<io::Result<()>>> {
+    const LOOK_UP: Duration = Duration::from_millis(200);
+    let mut left = limit;
+    while !left.is_zero() {
+        match receiver.recv_timeout(left.min(LOOK_UP)) {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                return Err(io::Error::other("the waiting thread ended"));
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => left = left.saturating_sub(LOOK_UP),
         }
-        answer => answer.unwrap_or_else(|gone| Err(io::Error::other(gone))).map(|()| file),
+        stop::go_on().map_err(|told| io::Error::new(io::ErrorKind::Interrupted, told.msg()))?;
     }
+    Ok(None)
 }
 
 /// Who holds the flock on `file`, for people: process ID and command (`/proc/locks`, `/proc/PID/cmdline`).

@@ -4,13 +4,14 @@
 //! * [`plugin`]: being called. Environment and stdin become a [`plugin::Request`], the plugin's verb runs, its
 //!   answer goes to stdout.
 //! * [`invoke`]: calling one plugin, found along `CNI_PATH`; IPAM delegation.
-//! * [`kernel`]: touching the machine. Network namespaces, sysctls, rtnetlink, nf_tables.
+//! * [`kernel`]: touching the machine. Network namespaces, sysctls, rtnetlink, nf_tables, iptables.
 //! * [`disk`]: the file lock and how a file appears whole or not at all.
 //! * [`log`]: lines on stderr.
+//! * [`stop`]: SIGTERM and SIGINT.
 //! * [`undo`]: the rollback stack that makes a failed ADD leave nothing.
 //!
-//! Layers: `spec` knows nobody; `plugin` and `invoke` know `spec`; `kernel`, `disk` and `undo` know only
-//! [`spec::name`] and [`spec::error`].
+//! Layers: `spec` knows nobody; `plugin` and `invoke` know `spec`; `kernel`, `disk`, `stop` and `undo` know only
+//! [`spec::name`], [`spec::error`] and [`stop`].
 
 pub mod disk;
 pub mod invoke;
@@ -18,4 +19,5 @@ pub mod kernel;
 pub mod log;
 pub mod plugin;
 pub mod spec;
+pub mod stop;
 pub mod undo;

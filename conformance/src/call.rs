@@ -29,6 +29,7 @@ pub fn bin_dir() -> PathBuf {
 #[derive(Clone)]
 pub struct Call {
     program: PathBuf,
+    args: Vec<String>,
     env: Vec<(String, OsString)>,
     stdin: Vec<u8>,
 }
@@ -43,8 +44,16 @@ impl Call {
     /// A run of the plugin of that name in `dir`, which is also its `CNI_PATH`.
     #[must_use]
     pub fn of(dir: &Path, plugin: &str) -> Self {
-        let call = Self { program: dir.join(plugin), env: vec![], stdin: vec![] };
+        let call = Self { program: dir.join(plugin), args: vec![], env: vec![], stdin: vec![] };
         call.env("CNI_PATH", dir.as_os_str())
+    }
+
+    /// Runs `program` with these words, the last of which names the plugin, in the plugin's place.
+    #[must_use]
+    pub fn through(mut self, program: &str, words: &[&str]) -> Self {
+        self.program = program.into();
+        self.args = words.iter().map(ToString::to_string).collect();
+        self
     }
 
     /// Sets a variable.
@@ -94,7 +103,7 @@ impl Call {
     #[must_use]
     pub fn run(&self) -> Answer {
         let mut command = Command::new(&self.program);
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.args(&self.args).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let Ok(mut child) = child else { panic!("{}: {child:?}", self.program.display()) };

@@ -249,3 +249,58 @@ fn bridge_as_its_own_ipam_ends_at_once() {
     });
     assert!(begun.elapsed() < Duration::from_secs(20));
 }
+
+/// An IPAM plugin that takes its time, then does what host-local does.
+fn slow_ipam(dir: &std::path::Path) {
+    let real = cni_conformance::bin_dir();
+    std::fs::copy(real.join("bridge"), dir.join("bridge")).unwrap();
+    let script = format!("#!/bin/sh\nsleep 0.7\nexec {}\n", real.join("host-local").display());
+    cni_conformance::write_file(&dir.join("slow"), script, 0o755);
+}
+
+#[test]
+fn a_signal_in_the_middle_undoes_all_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    slow_ipam(dir.path());
+    for (signal, to) in [("TERM", "--foreground"), ("INT", "--foreground"), ("TERM", "--preserve-status")] {
+        let bed = Bed::new();
+        let before = Snapshot::take();
+        let mut conf = bed.conf(&json!({"ipMasq": true, "macspoofchk": true}));
+        conf["ipam"]["type"] = json!("slow");
+        let pod = Container::new();
+        let bridge = dir.path().join("bridge");
+        // Without --foreground, the IPAM plugin gets the signal too, and dies of it.
+        let words = [to, "--preserve-status", "-s", signal, "0.3", bridge.to_str().unwrap()];
+        let answer = call("ADD", &conf, "c1", &pod)
+            .through("/usr/bin/timeout", &words)
+            .env("CNI_PATH", dir.path().as_os_str())
+            .run();
+        let why = answer.fails(11);
+        assert!(why.contains("stopped by a signal") && why.contains("undone"), "{why}");
+        assert_eq!(Snapshot::take(), before, "{signal} {to}");
+        assert!(bed.leases().is_empty() && !pod.ip("link").contains("eth0"));
+    }
+}
+
+#[test]
+fn a_del_goes_on_and_a_second_signal_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    slow_ipam(dir.path());
+    let bed = Bed::new();
+    let conf = bed.conf(&json!({}));
+    let pod = Container::new();
+    add(&conf, "c1", &pod).ok();
+    let mut slow = conf.clone();
+    slow["ipam"]["type"] = json!("slow");
+    let bridge = dir.path().join("bridge");
+    let del = |signals: &str| {
+        let script = format!("exec 3<&0; \"$0\" <&3 & sleep 0.2; {signals} wait $!");
+        let call =
+            call("DEL", &slow, "c1", &pod).through("/bin/sh", &["-c", &script, bridge.to_str().unwrap()]);
+        call.env("CNI_PATH", dir.path().as_os_str()).run()
+    };
+    let twice = del("kill -TERM $!; sleep 0.1; kill -TERM $!;");
+    assert_eq!(twice.code, Some(128 + 15), "{}", twice.dump());
+    del("kill -TERM $!;").ok();
+    assert!(bed.leases().is_empty());
+}

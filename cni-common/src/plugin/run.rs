@@ -4,6 +4,7 @@ use super::command::{Command, Var};
 use super::request::{Env, Request, Target, check_env};
 use crate::kernel::netns;
 use crate::spec::{Attachment, Code, Error, Result, SpecVersion, Success, compat};
+use crate::stop;
 use crate::undo::Undo;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -142,6 +143,8 @@ fn answer(
         return Ok((supported_versions(), Undo::default()));
     }
     let request = Request::read(env, stdin)?;
+    // Not before: whoever waits for a config that never comes may be stopped the usual way.
+    stop::watch()?;
     *version = request.conf.version;
     let Some(command) = command else {
         let msg = format!("unknown CNI_COMMAND: {word:.80}");
@@ -167,7 +170,9 @@ fn answer(
     match (command, target) {
         (Command::Add, Some(target)) => {
             let target = refuse_own_netns(env, target)?;
-            let Added { success, undo } = plugin.add(&request, &target)?;
+            let added = plugin.add(&request, &target);
+            stop::go_on()?;
+            let Added { success, undo } = added?;
             Ok((compat::to_json(&success, request.conf.version)?, undo))
         }
         (Command::Check, Some(target)) => silent(plugin.check(&request, &refuse_own_netns(env, target)?)),

@@ -3,6 +3,7 @@
 use super::RouteNetlinkMessage;
 use super::socket::Socket;
 use crate::kernel::refusal::Refusal;
+use crate::stop;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
@@ -30,7 +31,7 @@ impl Group {
 /// again after each event. Other links' events wake us, too; `ready` looks for itself.
 ///
 /// # Errors
-/// `ETIMEDOUT` after `limit`; what `ready` or the socket say.
+/// `ETIMEDOUT` after `limit`; `EINTR` when a signal told us to stop; what `ready` or the socket say.
 pub fn wait<T>(
     events: &mut Socket,
     group: Group,
@@ -49,6 +50,9 @@ pub fn wait<T>(
         match poll(&mut fds, timeout) {
             Ok(0) => return Err(Refusal::new("wait for the kernel", Errno::ETIMEDOUT)),
             Ok(_) => drain(events)?,
+            Err(Errno::EINTR) if stop::go_on().is_err() => {
+                return Err(Refusal::new("wait for the kernel", Errno::EINTR));
+            }
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(Refusal::new("wait for the kernel", errno)),
         }
