@@ -304,3 +304,33 @@ fn a_del_goes_on_and_a_second_signal_ends_it() {
     del("kill -TERM $!;").ok();
     assert!(bed.leases().is_empty());
 }
+
+#[test]
+fn a_full_bridge_is_named_and_so_is_what_to_do() {
+    let bed = Bed::new();
+    let conf = bed.conf(&json!({}));
+    warm_up(&conf);
+    let script = "for i in $(seq 1023); do echo link add p$i type ifb; echo link set p$i master br1; done | ip -batch -";
+    bed.host.run("sh", &["-c", script]);
+    let (before, pod) = (Snapshot::take(), Container::new());
+    let why = add(&conf, "c1", &pod).fails(5);
+    assert!(why.contains("the bridge br1 is full") && why.contains("at most 1023 ports"), "{why}");
+    assert_eq!(Snapshot::take(), before);
+    assert!(bed.leases().is_empty() && !pod.ip("link").contains("eth0"));
+}
+
+#[test]
+fn without_the_right_to_the_network_it_says_which() {
+    let bed = Bed::new();
+    let before = Snapshot::take();
+    let bridge = cni_conformance::bin_dir().join("bridge");
+    // The namespace is opened first: without the capability, /proc shows others' files no more.
+    let script =
+        "exec 9<\"$CNI_NETNS\"; CNI_NETNS=/proc/self/fd/9 exec setpriv --bounding-set -net_admin \"$0\"";
+    let pod = Container::new();
+    let call = call("ADD", &bed.conf(&json!({})), "c1", &pod);
+    let why = call.through("/bin/sh", &["-c", script, bridge.to_str().unwrap()]).run().fails(5);
+    assert!(why.contains("CAP_NET_ADMIN") && why.contains("root"), "{why}");
+    assert_eq!(Snapshot::take(), before);
+    assert!(bed.leases().is_empty());
+}
