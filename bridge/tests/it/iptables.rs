@@ -1,6 +1,6 @@
 //! The iptables back end, and what the reference plugin left of its masquerading on a node that swaps plugins.
 
-use crate::bed::{Bed, add, call, check, del, warm_up, with_prev};
+use crate::bed::{Bed, add, call, check, del, traced_add, warm_up, with_prev};
 use crate::masquerade::outside;
 use cni_conformance::{Answer, Call, Container, Snapshot};
 use serde_json::{Value, json};
@@ -66,18 +66,7 @@ fn the_rules_are_the_references_to_the_letter() {
 fn one_run_of_iptables_restore_a_family() {
     let bed = Bed::new();
     warm_up(&conf(&bed));
-    let (pod, trace) = (Container::new(), tempfile::NamedTempFile::new().unwrap());
-    let program = cni_conformance::bin_dir().join("bridge");
-    let script = format!(
-        "printf %s '{}' | CNI_PATH={} CNI_COMMAND=ADD CNI_CONTAINERID=c1 CNI_IFNAME=eth0 CNI_NETNS={} strace -f -o {} -e trace=execve {}",
-        conf(&bed),
-        program.parent().unwrap().display(),
-        pod.path(),
-        trace.path().display(),
-        program.display()
-    );
-    bed.host.run("sh", &["-c", &script]);
-    let trace = std::fs::read_to_string(trace.path()).unwrap();
+    let trace = traced_add(&conf(&bed), &Container::new(), "execve");
     let programs: Vec<&str> =
         trace.split("execve(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     let names: Vec<&str> = programs.iter().filter_map(|path| path.rsplit('/').next()).collect();
@@ -258,4 +247,31 @@ fn rules_of_the_references_nf_tables_back_end_go_too() {
     Call::new("bridge").command("GC", &gc).run().ok();
     let rules = Snapshot::take().rules;
     assert!(!rules.contains("net: net1") && rules.contains("net: net2"), "{rules}");
+}
+
+#[test]
+fn a_kernel_without_nf_tables_gets_iptables_unless_the_config_insists() {
+    let bridge = cni_conformance::bin_dir().join("bridge");
+    // The first two sockets are for links; those after them ask for nf_tables, and hear that the kernel has none.
+    let add_without = |conf: &Value, pod: &Container, sockets: &str| {
+        let inject = format!("inject=socket:error=EPROTONOSUPPORT:when={sockets}");
+        let words = ["-o", "/dev/null", "-e", &inject, bridge.to_str().unwrap()];
+        call("ADD", conf, "c1", pod).through("/usr/bin/strace", &words).run()
+    };
+    let bed = Bed::new();
+    let mut conf = conf(&bed);
+    conf["ipMasqBackend"] = json!("nftables");
+    let before = Snapshot::take();
+    let pod = Container::new();
+    let why = add_without(&conf, &pod, "3").fails(5);
+    assert!(why.contains("failed to set up ipMasq"), "{why}");
+    assert_eq!(Snapshot::take(), before);
+
+    conf.as_object_mut().unwrap().remove("ipMasqBackend");
+    let result = add_without(&conf, &pod, "3..4").ok();
+    assert_eq!(saved(&bed).len(), 6);
+    assert!(!Snapshot::take().rules.contains("cni_masquerade"));
+    check(&conf, &result, "c1", &pod).ok();
+    del(&conf, "c1", &pod).ok();
+    assert_eq!(saved(&bed), [""; 0]);
 }

@@ -1,6 +1,6 @@
 //! Each option does what it says.
 
-use crate::bed::{Bed, add, call, check, del, warm_up};
+use crate::bed::{Bed, add, call, check, del, traced_add, warm_up};
 use cni_conformance::{Container, Snapshot};
 use serde_json::{Value, json};
 
@@ -288,19 +288,7 @@ fn an_existing_bridge_that_is_right_is_not_written_to() {
     let bed = Bed::new();
     let conf = bed.conf(&json!({}));
     warm_up(&conf);
-    let pod = Container::new();
-    let trace = tempfile::NamedTempFile::new().unwrap();
-    let program = cni_conformance::bin_dir().join("bridge");
-    let script = format!(
-        "printf %s '{conf}' | CNI_PATH={} CNI_COMMAND=ADD CNI_CONTAINERID=c1 CNI_IFNAME=eth0 CNI_NETNS={} \
-         strace -f -o {} -e trace=sendto,sendmsg,write,pwrite64 {}",
-        program.parent().unwrap().display(),
-        pod.path(),
-        trace.path().display(),
-        program.display()
-    );
-    bed.host.run("sh", &["-c", &script]);
-    let trace = std::fs::read_to_string(trace.path()).unwrap();
+    let trace = traced_add(&conf, &Container::new(), "sendto,sendmsg,write,pwrite64");
     let writes = trace.lines().filter(|line| line.contains("nlmsg_type=RTM_NEWLINK"));
     // One send makes the veth pair and marks its port. (What goes on inside the container strace can't name.)
     assert_eq!(writes.clone().count(), 1, "{}", writes.collect::<Vec<_>>().join("\n"));
