@@ -197,14 +197,14 @@ pub fn missing(attachment: &Attachment, port: &IfName, mac: MacAddr) -> Result<O
 /// Any refusal but that there is nothing to delete.
 pub fn gc(is_orphan: impl Fn(&str) -> bool) -> Result<(), Refusal> {
     let mut socket = Socket::netfilter()?;
-    let mut transaction = Transaction::default();
+    let mut result = Ok(());
     for set in [PORTS, ADDRESSES] {
-        for element in elements(&mut socket, FAMILY, &set)? {
-            if is_orphan(&element.tag) {
-                delete_element(&mut transaction, FAMILY, &set, &element.key);
-            }
+        for element in elements(&mut socket, FAMILY, &set)?.iter().filter(|element| is_orphan(&element.tag)) {
+            // Each by itself: a DEL that is quicker with one must not keep the others.
+            let mut transaction = Transaction::default();
+            delete_element(&mut transaction, FAMILY, &set, &element.key);
+            result = result.and(absent_ok(transaction.commit(&mut socket)));
         }
     }
-    absent_ok(transaction.commit(&mut socket))?;
-    delete_table(&mut socket)
+    result.and(delete_table(&mut socket))
 }

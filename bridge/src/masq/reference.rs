@@ -22,13 +22,15 @@ fn prefix(attachment: &Attachment) -> String {
 
 fn delete_rules(is_gone: impl Fn(&str) -> bool) -> Result<(), Refusal> {
     let mut socket = Socket::netfilter()?;
-    let mut transaction = Transaction::default();
-    for (handle, comment) in rules(&mut socket, Family::Inet, &CHAIN)? {
-        if is_gone(&comment) {
-            transaction.delete_rule(Family::Inet, &CHAIN, handle);
-        }
+    let mut result = Ok(());
+    let all = rules(&mut socket, Family::Inet, &CHAIN)?;
+    for (handle, _) in all.iter().filter(|(_, comment)| is_gone(comment)) {
+        // Each by itself: a DEL that is quicker with one must not keep the others.
+        let mut transaction = Transaction::default();
+        transaction.delete_rule(Family::Inet, &CHAIN, *handle);
+        result = result.and(absent_ok(transaction.commit(&mut socket)));
     }
-    absent_ok(transaction.commit(&mut socket))
+    result
 }
 
 /// Deletes this attachment's rules.
