@@ -3,10 +3,11 @@
 
 use crate::conf::{Conf, Mtu, Reflect};
 use crate::plan::{L3, readdress, smallest_mtu};
+use crate::vlan::{self, GatewayConf, VlanConf};
 use anyhow::anyhow;
 use cni_common::kernel::netlink::addr::Dad;
 use cni_common::kernel::netlink::event::{self, Group};
-use cni_common::kernel::netlink::link::{PortFlags, VethPair, random_mac};
+use cni_common::kernel::netlink::link::{NewBridge, PortFlags, VethPair, random_mac};
 use cni_common::kernel::netlink::{Link, Socket, addr, all_ok, link, route};
 use cni_common::kernel::netns::{Netns, open_own};
 use cni_common::kernel::sysctl::{self, Key};
@@ -24,12 +25,23 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What this ADD changed about the bridge, for its undo.
+#[allow(clippy::struct_excessive_bools, reason = "each is undone by itself")]
 #[derive(Debug, Default)]
 struct BridgeChanges {
     made: bool,
     set_up: bool,
     promisc: bool,
+    filtering: bool,
+    gateway_made: bool,
+    /// On the bridge, or on the VLAN's gateway.
     addresses: Vec<IpNet>,
+}
+
+impl BridgeChanges {
+    fn any(&self) -> bool {
+        let links = self.made || self.set_up || self.promisc || self.filtering || self.gateway_made;
+        links || !self.addresses.is_empty()
+    }
 }
 
 /// Held by every ADD until its namespace is closed: where somebody else holds it, no undo touches the bridge.
@@ -59,18 +71,21 @@ impl Bridge {
         // A bridge that we made has both.
         let set_up = !link.up;
         let promisc = conf.reflect == Reflect::Promisc && !link.promisc;
-        let changes = BridgeChanges { made, set_up, promisc, addresses: vec![] };
+        let changes = BridgeChanges { made, set_up, promisc, ..BridgeChanges::default() };
         let changes = Arc::new(Mutex::new(changes));
-        let (name, to_undo) = (conf.bridge.clone(), Arc::clone(&changes));
-        undo.push(format!("changes to the bridge {name}"), move || undo_bridge(&name, &to_undo));
+        let (name, gateway) = (conf.bridge.clone(), conf.vlan_gateway.clone());
+        let to_undo = Arc::clone(&changes);
+        undo.push(format!("changes to the bridge {name}"), move || {
+            undo_bridge(&name, gateway.as_ref(), &to_undo)
+        });
+        let filtering = vlan::must_switch_on(&conf.vlan, &link, || Ok(link::list(host, Some(link.index))?))?;
+        note(&changes, |changes| changes.filtering = filtering);
         let missing = [
             set_up.then(|| link::set_up(link.index, true)),
             promisc.then(|| link::set_promisc(link.index, true)),
+            filtering.then(|| link::set_vlan_filtering(link.index, true)),
         ];
-        let missing: Vec<_> = missing.into_iter().flatten().collect();
-        if !missing.is_empty() {
-            all_ok(host.batch(missing)?)?;
-        }
+        all_ok(host.batch(missing.into_iter().flatten().collect())?)?;
         ignore_router_advertisements(&conf.bridge);
         Ok(Self { name: conf.bridge.clone(), link, changes })
     }
@@ -101,53 +116,62 @@ impl Bridge {
         let name = veth.host.clone();
         undo.push(format!("veth {name}"), move || Ok(delete_link(&mut Socket::route()?, &name)?));
         answers.try_for_each(|answer| answer)?;
+        if let Some(vlans) = veth.vlan.of_port() {
+            let port = link::find(host, &veth.host)?.map_or(0, |port| port.index);
+            let leave = if veth.vlan.preserve_default { 0 } else { self.link.default_pvid };
+            vlan::tag_port(host, port, &vlans, leave)?;
+        }
         ignore_router_advertisements(&veth.host);
-        Ok(AttachedBridge { name: self.name, link: self.link, changes: self.changes })
+        Ok(AttachedBridge { link: self.link, changes: self.changes })
     }
 }
 
 /// The bridge, once our port is on it.
 pub struct AttachedBridge {
-    name: IfName,
     link: Link,
     changes: Arc<Mutex<BridgeChanges>>,
 }
 
 impl AttachedBridge {
-    /// Gives the bridge the gateways' addresses and switches forwarding on, where either is missing.
+    /// Gives the bridge, or the VLAN's gateway, the gateways' addresses and switches forwarding on, where either is
+    /// missing. The VLAN's gateway, if there is one.
     ///
     /// # Errors
     /// Code 7 when another address is in the way; code 5: what the kernel says.
-    pub fn become_gateway(&self, host: &mut Socket, conf: &Conf, plan: &L3) -> Result<()> {
-        let have: Vec<IpNet> = addr::list(host, self.link.index)?.iter().map(|addr| addr.net).collect();
-        let todo = readdress(&self.name, &have, &plan.gateways, conf.force_address)?;
-        if !todo.add.is_empty() {
+    pub fn become_gateway(&self, host: &mut Socket, conf: &Conf, plan: &L3) -> Result<Option<Link>> {
+        let vlan_gateway = match &conf.vlan_gateway {
+            Some(gateway) => Some(self.vlan_gateway(host, gateway)?),
+            None => None,
+        };
+        let carrier = vlan_gateway.as_ref().unwrap_or(&self.link);
+        let have: Vec<IpNet> = addr::list(host, carrier.index)?.iter().map(|addr| addr.net).collect();
+        let todo = readdress(&carrier.name, &have, &plan.gateways, conf.force_address)?;
+        if !todo.add.is_empty() && vlan_gateway.is_none() {
             self.pin_mac(host)?;
         }
         for net in &todo.delete {
-            absent_ok(host.ack(addr::delete(self.link.index, *net)))?;
+            absent_ok(host.ack(addr::delete(carrier.index, *net)))?;
         }
         for net in &todo.add {
-            // The bridge's own address must work at once: pods talk to it the next moment.
-            match host.ack(addr::add(self.link.index, *net, Dad::Off)) {
+            // The gateway's own address must work at once: pods talk to it the next moment.
+            match host.ack(addr::add(carrier.index, *net, Dad::Off)) {
                 // Another ADD was quicker.
                 Err(refusal) if refusal.errno == Errno::EEXIST => {}
                 other => {
                     other?;
-                    if let Ok(mut changes) = self.changes.lock() {
-                        changes.addresses.push(*net);
-                    }
+                    note(&self.changes, |changes| changes.addresses.push(*net));
                 }
             }
         }
-        let families = [(true, Key::ForwardV4), (false, Key::ForwardV6)];
-        for (_, key) in
-            families.iter().filter(|(v4, _)| plan.gateways.iter().any(|net| net.addr().is_ipv4() == *v4))
-        {
-            sysctl::ensure(key, "1")
-                .io(format!("failed to enable forwarding: write 1 to /proc/sys/{key}"))?;
+        enable_forwarding(&plan.gateways)?;
+        Ok(vlan_gateway)
+    }
+
+    fn vlan_gateway(&self, host: &mut Socket, gateway: &GatewayConf) -> Result<Link> {
+        if vlan::make_gateway(host, &self.link, gateway)? {
+            note(&self.changes, |changes| changes.gateway_made = true);
         }
-        Ok(())
+        vlan::complete_gateway(host, &self.link, gateway)
     }
 
     /// A bridge that others made may follow its ports' addresses, or have none while it has no port. Neighbours
@@ -157,6 +181,22 @@ impl AttachedBridge {
         let mac = now.filter(|mac| *mac != MacAddr::ZERO).unwrap_or_else(random_mac);
         Ok(host.ack(link::set_mac(self.link.index, mac))?)
     }
+}
+
+fn note(changes: &Mutex<BridgeChanges>, change: impl FnOnce(&mut BridgeChanges)) {
+    if let Ok(mut changes) = changes.lock() {
+        change(&mut changes);
+    }
+}
+
+fn enable_forwarding(gateways: &[IpNet]) -> Result<()> {
+    for (v4, key) in [(true, Key::ForwardV4), (false, Key::ForwardV6)] {
+        if gateways.iter().any(|net| net.addr().is_ipv4() == v4) {
+            sysctl::ensure(&key, "1")
+                .io(format!("failed to enable forwarding: write 1 to /proc/sys/{key}"))?;
+        }
+    }
+    Ok(())
 }
 
 fn find_or_make(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<(Link, bool)> {
@@ -174,11 +214,19 @@ fn find_or_make(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<(Lin
             }
             return Ok((link, made));
         }
-        let bridge = link::create_bridge(&conf.bridge, random_mac(), mtu, conf.reflect == Reflect::Promisc);
-        match host.ack(bridge) {
+        let bridge = NewBridge {
+            name: &conf.bridge,
+            mac: random_mac(),
+            mtu,
+            promisc: conf.reflect == Reflect::Promisc,
+            vlan_filtering: conf.vlan.asks_for_filtering(),
+        };
+        match host.ack(link::create_bridge(&bridge)) {
             Err(refusal) if refusal.errno == Errno::EEXIST => {}
             other => {
-                other.map_err(|refusal| Error::from(refusal).context("failed to create bridge"))?;
+                other.map_err(|refusal| {
+                    Error::from(refusal.of_module("bridge")).context("failed to create bridge")
+                })?;
                 made = true;
             }
         }
@@ -188,9 +236,13 @@ fn find_or_make(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<(Lin
 
 /// Takes back what a failed ADD changed, unless somebody else may rely on it by now: another port on the bridge, or
 /// another ADD that is about to make one.
-fn undo_bridge(name: &IfName, changes: &Mutex<BridgeChanges>) -> anyhow::Result<()> {
+fn undo_bridge(
+    name: &IfName,
+    gateway: Option<&GatewayConf>,
+    changes: &Mutex<BridgeChanges>,
+) -> anyhow::Result<()> {
     let changes = changes.lock().map_err(|_| anyhow!("its changes are not known"))?;
-    if !(changes.made || changes.set_up || changes.promisc || !changes.addresses.is_empty()) {
+    if !changes.any() {
         return Ok(());
     }
     let own = open_own()?;
@@ -199,33 +251,60 @@ fn undo_bridge(name: &IfName, changes: &Mutex<BridgeChanges>) -> anyhow::Result<
     }
     let mut host = Socket::route()?;
     let Some(bridge) = link::find(&mut host, name)? else { return Ok(()) };
+    if let Some(gateway) = gateway {
+        undo_gateway(&mut host, &bridge, gateway, &changes)?;
+    }
     if !link::list(&mut host, Some(bridge.index))?.is_empty() {
         return Ok(());
     }
     if changes.made {
         return Ok(absent_ok(host.ack(link::delete(bridge.index)))?);
     }
-    for net in &changes.addresses {
-        absent_ok(host.ack(addr::delete(bridge.index, *net)))?;
+    if gateway.is_none() {
+        delete_addresses(&mut host, &bridge, &changes.addresses)?;
     }
-    if changes.promisc {
-        host.ack(link::set_promisc(bridge.index, false))?;
+    let mut back = Vec::new();
+    back.extend(changes.filtering.then(|| link::set_vlan_filtering(bridge.index, false)));
+    back.extend(changes.promisc.then(|| link::set_promisc(bridge.index, false)));
+    back.extend(changes.set_up.then(|| link::set_up(bridge.index, false)));
+    Ok(all_ok(host.batch(back)?)?)
+}
+
+/// The same for the gateway of a VLAN and the ports that are in that.
+fn undo_gateway(
+    host: &mut Socket,
+    bridge: &Link,
+    conf: &GatewayConf,
+    changes: &BridgeChanges,
+) -> anyhow::Result<()> {
+    let Some(gateway) = link::find(host, &conf.name)? else { return Ok(()) };
+    let ports = link::list(host, Some(bridge.index))?;
+    let own_port = gateway.bound_to.unwrap_or_default();
+    if vlan::is_used(host, &ports, own_port, conf.vid)? {
+        return Ok(());
     }
-    if changes.set_up {
-        host.ack(link::set_up(bridge.index, false))?;
+    if changes.gateway_made {
+        return Ok(absent_ok(host.ack(link::delete(gateway.index)))?);
+    }
+    delete_addresses(host, &gateway, &changes.addresses)
+}
+
+fn delete_addresses(host: &mut Socket, link: &Link, addresses: &[IpNet]) -> anyhow::Result<()> {
+    for net in addresses {
+        absent_ok(host.ack(addr::delete(link.index, *net)))?;
     }
     Ok(())
 }
 
 /// A rogue router in a container must not configure the host (CVE-2020-10749). Without IPv6 there is no such key.
-fn ignore_router_advertisements(name: &IfName) {
+pub(crate) fn ignore_router_advertisements(name: &IfName) {
     // A link may be renamed or gone by now, or /proc/sys be read-only; none of that stops a container.
     let _ = sysctl::ensure(&Key::V6(name, "accept_ra"), "0");
 }
 
 fn explain_port(refusal: Refusal, bridge: &IfName) -> Error {
     let full = refusal.errno == Errno::EXFULL;
-    let error = Error::from(refusal).context("failed to make veth pair");
+    let error = Error::from(refusal.of_module("veth")).context("failed to make veth pair");
     if full { error.context(format!("the bridge {bridge} is full")) } else { error }
 }
 
@@ -250,6 +329,7 @@ pub struct Veth<'a> {
     /// MTU in bytes of both ends; `None` leaves it to the kernel.
     pub mtu: Option<u32>,
     flags: PortFlags,
+    vlan: &'a VlanConf,
 }
 
 impl<'a> Veth<'a> {
@@ -260,7 +340,7 @@ impl<'a> Veth<'a> {
     pub fn plan(
         host: &mut Socket,
         inside: &mut Socket,
-        conf: &Conf,
+        conf: &'a Conf,
         attachment: &'a Attachment,
     ) -> Result<Self> {
         if link::find(inside, &attachment.ifname)?.is_some() {
@@ -274,6 +354,7 @@ impl<'a> Veth<'a> {
             mac: conf.mac,
             mtu: mtu(host, conf.mtu)?,
             flags: PortFlags { hairpin: conf.reflect == Reflect::Hairpin, isolated: conf.port_isolation },
+            vlan: &conf.vlan,
         })
     }
 }

@@ -1,7 +1,9 @@
 //! CHECK: is everything as ADD left it? Each failure says what was expected and what is there.
 
 use crate::conf::{Conf, Layer, Reflect};
+use crate::vlan::{GatewayConf, is_complete, port_of};
 use crate::{masq, spoof};
+use cni_common::kernel::netlink::vlan::{self, Membership, Vlans};
 use cni_common::kernel::netlink::{Link, Socket, addr, link, route};
 use cni_common::kernel::netns::Netns;
 use cni_common::kernel::sysctl::{self, Key};
@@ -9,6 +11,7 @@ use cni_common::spec::{
     Attachment, Code, Coded, Error, IfName, Interface, IpConfig, MacAddr, Result, Route, Success,
 };
 use ipnet::IpNet;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 /// What CHECK looks at.
@@ -51,11 +54,12 @@ impl Check<'_> {
         let mut inside = netns.run(|| Ok(Socket::route()?))?;
         let bridge = self.bridge(&mut host)?;
         let container = self.container(&mut inside)?;
-        self.port(&mut host, &bridge, &container)?;
+        let port = self.port(&mut host, &bridge, &container)?;
+        let vlans = self.vlans(&mut host, &bridge, &port)?;
         if matches!(self.conf.layer, Layer::L3 { .. }) {
             self.addresses(&mut inside, &container)?;
             self.routes(&mut inside)?;
-            self.gateway(&mut host, &bridge)?;
+            self.gateway(&mut host, &bridge, &vlans)?;
             self.masquerade()?;
         }
         Ok(())
@@ -106,7 +110,7 @@ impl Check<'_> {
         Ok(link)
     }
 
-    fn port(&self, host: &mut Socket, bridge: &Link, container: &Link) -> Result<()> {
+    fn port(&self, host: &mut Socket, bridge: &Link, container: &Link) -> Result<Link> {
         let peer = container.bound_to.map(|index| link::find_index(host, index)).transpose()?.flatten();
         let is_peer = |link: &Link| link.is_veth() && link.bound_to == Some(container.index);
         let peer = peer.filter(is_peer).ok_or_else(|| {
@@ -128,7 +132,26 @@ impl Check<'_> {
         }
         same(format!("hairpin mode of {name}"), self.conf.reflect == Reflect::Hairpin, peer.hairpin)?;
         same(format!("port isolation of {name}"), self.conf.port_isolation, peer.isolated)?;
-        self.mac_guard(name, container)
+        self.mac_guard(name, container)?;
+        Ok(peer)
+    }
+
+    /// The VLANs of all ports, once those of ours are right.
+    fn vlans(&self, host: &mut Socket, bridge: &Link, port: &Link) -> Result<BTreeMap<u32, Vlans>> {
+        let Some(expected) = self.conf.vlan.of_port() else { return Ok(BTreeMap::new()) };
+        let filtering = bridge.vlan_filtering == Some(true);
+        same(format!("VLAN filtering of bridge {}", bridge.name), true, filtering)?;
+        let vlans = vlan::list(host)?;
+        let mut found = vlans.get(&port.index).cloned().unwrap_or_default();
+        // The reference's release 1.1 leaves its ports in the default VLAN, always.
+        let ours = port.alias.as_ref() == Some(&self.attachment.tag());
+        if (self.conf.vlan.preserve_default || !ours) && !expected.contains(bridge.default_pvid) {
+            found.remove(bridge.default_pvid);
+        }
+        if found != expected {
+            return Err(differs(format!("VLANs of {}", port.name), expected, found));
+        }
+        Ok(vlans)
     }
 
     fn mac_guard(&self, port: &str, container: &Link) -> Result<()> {
@@ -179,21 +202,61 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn gateway(&self, host: &mut Socket, bridge: &Link) -> Result<()> {
+    fn gateway(&self, host: &mut Socket, bridge: &Link, vlans: &BTreeMap<u32, Vlans>) -> Result<()> {
         if !self.conf.is_gateway {
             return Ok(());
         }
-        let have: Vec<IpNet> = addr::list(host, bridge.index)?.iter().map(|addr| addr.net).collect();
+        let of_vlan = match &self.conf.vlan_gateway {
+            Some(conf) => Some(self.vlan_gateway(host, bridge, conf, vlans)?),
+            None => None,
+        };
+        let (what, carrier) = of_vlan.as_ref().map_or(("bridge", bridge), |link| ("VLAN gateway", link));
+        let have: Vec<IpNet> = addr::list(host, carrier.index)?.iter().map(|addr| addr.net).collect();
         for ip in self.own_ips() {
             let Some(gateway) = ip.gateway else { continue };
             if !have.iter().any(|net| net.addr() == gateway) {
-                return Err(differs(format!("addresses of bridge {}", bridge.name), gateway, list(&have)));
+                return Err(differs(format!("addresses of {what} {}", carrier.name), gateway, list(&have)));
             }
             let key = if gateway.is_ipv4() { Key::ForwardV4 } else { Key::ForwardV6 };
             let now = sysctl::read(&key).unwrap_or_else(|error| error.to_string());
             same(format!("/proc/sys/{key}"), "1".to_owned(), now)?;
         }
         Ok(())
+    }
+
+    fn vlan_gateway(
+        &self,
+        host: &mut Socket,
+        bridge: &Link,
+        conf: &GatewayConf,
+        vlans: &BTreeMap<u32, Vlans>,
+    ) -> Result<Link> {
+        let name = &conf.name;
+        let link = link::find(host, name)?
+            .ok_or_else(|| differs(format!("VLAN gateway {name}"), "a veth", "nothing"))?;
+        if let Some(listed) = self.on_host(name.as_str()) {
+            same_mac(&link, listed)?;
+        }
+        let port = port_of(host, &link)?.filter(|port| port.master == Some(bridge.index));
+        let port = port.ok_or_else(|| {
+            differs(format!("other end of VLAN gateway {name}"), format!("a port of {}", bridge.name), "none")
+        })?;
+        for link in [&link, &port] {
+            same(format!("state of {}", link.name), "up", if link.up { "up" } else { "down" })?;
+        }
+        let expected: Vlans = [(conf.vid, Membership::NATIVE)].into_iter().collect();
+        let mut found = vlans.get(&port.index).cloned().unwrap_or_default();
+        if !is_complete(&link) && conf.vid != bridge.default_pvid {
+            found.remove(bridge.default_pvid);
+        }
+        if found != expected {
+            return Err(differs(
+                format!("VLANs of {}, port of VLAN gateway {name}", port.name),
+                expected,
+                found,
+            ));
+        }
+        Ok(link)
     }
 
     fn masquerade(&self) -> Result<()> {

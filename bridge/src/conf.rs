@@ -1,12 +1,12 @@
 //! The keys that `bridge` knows, from a config's text to values that were checked once.
 
 use crate::masq::Backend;
+use crate::vlan::{GatewayConf, TrunkItem, VlanConf};
 use cni_common::kernel::netlink::addr::Dad;
 use cni_common::plugin::Request;
 use cni_common::spec::conf::{DnsConf, NetConf};
 use cni_common::spec::{Code, Error, IfName, MacAddr, Result, compat};
 use serde::Deserialize;
-use serde_json::Value;
 
 /// The MTUs that a veth can have, in bytes (`ETH_MIN_MTU` to `ETH_MAX_MTU`).
 const MTU: std::ops::RangeInclusive<i64> = 68..=65535;
@@ -39,6 +39,10 @@ pub struct Conf {
     pub port_isolation: bool,
     /// Whether a container may send by its own Ethernet address only.
     pub mac_spoof_check: bool,
+    /// The VLANs of the container's port.
+    pub vlan: VlanConf,
+    /// What carries the gateway's address when the bridge does not.
+    pub vlan_gateway: Option<GatewayConf>,
     /// What is done inside the container.
     pub layer: Layer,
     /// Goes before IPAM's.
@@ -96,7 +100,7 @@ struct Wire {
     hairpin_mode: bool,
     promisc_mode: bool,
     vlan: i64,
-    vlan_trunk: Option<Vec<Value>>,
+    vlan_trunk: Option<Vec<TrunkItem>>,
     preserve_default_vlan: bool,
     macspoofchk: bool,
     enabledad: bool,
@@ -149,16 +153,23 @@ impl Conf {
     /// Reads and checks the config of `request`.
     ///
     /// # Errors
-    /// Code 7 for what is wrong, 6 for wrong types, 2 for what is not supported, 4 for `CNI_ARGS`.
+    /// Code 7 for what is wrong, 6 for wrong types, 4 for `CNI_ARGS`.
     pub fn read(request: &Request) -> Result<Self> {
         let wire: Wire = request.conf.decode()?;
-        refuse_unsupported(&wire)?;
         let name = wire.bridge.as_deref().unwrap_or("cni0");
         let bridge = IfName::try_from(name)
             .map_err(|bad| Error::config(format!("bridge: {name:.80?} is no name for a link: {bad}")))?;
+        let is_gateway = wire.is_gateway || wire.is_default_gateway;
+        let layer = layer(&wire)?;
+        let vlan = VlanConf::new(wire.vlan, wire.vlan_trunk.as_deref(), wire.preserve_default_vlan)?;
+        let vlan_gateway = vlan
+            .native
+            .filter(|_| is_gateway && matches!(layer, Layer::L3 { .. }))
+            .map(|vid| GatewayConf::new(&bridge, vid))
+            .transpose()?;
         let conf = Self {
             bridge,
-            is_gateway: wire.is_gateway || wire.is_default_gateway,
+            is_gateway,
             is_default_gateway: wire.is_default_gateway,
             force_address: wire.force_address,
             ip_masq: wire.ip_masq,
@@ -169,7 +180,9 @@ impl Conf {
             dad: if wire.enabledad { Dad::AsConfigured } else { Dad::Off },
             port_isolation: wire.port_isolation,
             mac_spoof_check: wire.macspoofchk,
-            layer: layer(&wire)?,
+            vlan,
+            vlan_gateway,
+            layer,
             dns: wire.dns,
         };
         let version = request.conf.version;
@@ -180,21 +193,6 @@ impl Conf {
             return Err(Error::config("cannot convert: no valid IP addresses").details(details));
         }
         Ok(conf)
-    }
-}
-
-fn refuse_unsupported(wire: &Wire) -> Result<()> {
-    let refuse = |key: &str, value: String| {
-        Error::new(Code::UNSUPPORTED_FIELD, format!("unsupported key {key:?} with value {value}"))
-            .details("this release of bridge does not do that yet; leave the key out")
-    };
-    match wire {
-        Wire { vlan, .. } if *vlan != 0 => Err(refuse("vlan", vlan.to_string())),
-        Wire { vlan_trunk: Some(list), .. } if !list.is_empty() => {
-            Err(refuse("vlanTrunk", Value::from(list.clone()).to_string()))
-        }
-        Wire { preserve_default_vlan: true, .. } => Err(refuse("preserveDefaultVlan", "true".to_owned())),
-        _ => Ok(()),
     }
 }
 

@@ -19,6 +19,7 @@ pub mod conf;
 pub mod masq;
 pub mod plan;
 pub mod spoof;
+pub mod vlan;
 
 use apply::{Bridge as HostBridge, Inside, Veth, await_port, delete_link, share_bridges};
 use check::Check;
@@ -74,9 +75,8 @@ impl Plugin for Bridge {
             Layer::L2 { up: true } => inside.set_up(container.index)?,
             Layer::L2 { up: false } => {}
         }
-        if conf.is_gateway && !l3.gateways.is_empty() {
-            bridge.become_gateway(&mut host, &conf, &l3)?;
-        }
+        let gateway =
+            if l3.gateways.is_empty() { None } else { bridge.become_gateway(&mut host, &conf, &l3)? };
         if conf.ip_masq && !l3.ips.is_empty() {
             masq::add(conf.ip_masq_backend, attachment, l3.nets(), &mut undo)?;
         }
@@ -86,7 +86,7 @@ impl Plugin for Bridge {
             _ => await_port(&mut host, &veth.host, &conf.bridge)?,
         };
         let dns = conf.dns.or(&ipam.unwrap_or_default().dns);
-        let links = [bridge, port, container];
+        let links: Vec<Link> = [bridge, port, container].into_iter().chain(gateway).collect();
         Ok(Added { success: result(&links, &target.sandbox(), l3, dns), undo })
     }
 
@@ -256,9 +256,9 @@ fn delete_orphans(is_orphan: impl Fn(&str) -> bool) -> Result<()> {
     outcome.first_error()
 }
 
-/// The bridge, the host veth and the container's interface, in the order that everybody expects.
-fn result(links: &[Link; 3], sandbox: &str, l3: L3, dns: cni_common::spec::result::Dns) -> Success {
-    let sandboxes = ["", "", sandbox];
+/// The bridge, the host veth and the container's interface, in the order that everybody expects; then a VLAN's gateway.
+fn result(links: &[Link], sandbox: &str, l3: L3, dns: cni_common::spec::result::Dns) -> Success {
+    let sandboxes = ["", "", sandbox, ""];
     let interfaces = links.iter().zip(sandboxes).map(|(link, sandbox)| {
         Interface::ethernet(link.name.clone(), link.mac.unwrap_or(MacAddr::ZERO), link.mtu, sandbox)
     });

@@ -3,7 +3,7 @@
 use crate::conf::Conf;
 use cni_common::kernel::netlink::Link;
 use cni_common::spec::addr::{from_number, to_number};
-use cni_common::spec::{Error, IfName, IpConfig, Result, Route, Success};
+use cni_common::spec::{Error, IpConfig, Result, Route, Success};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -112,7 +112,7 @@ pub struct Readdress {
 ///
 /// # Errors
 /// Code 7, with the addresses that are there and the one that is wanted.
-pub fn readdress(bridge: &IfName, have: &[IpNet], want: &[IpNet], force: bool) -> Result<Readdress> {
+pub fn readdress(bridge: &str, have: &[IpNet], want: &[IpNet], force: bool) -> Result<Readdress> {
     let mut plan = Readdress::default();
     for net in want.iter().filter(|net| !have.contains(net)) {
         let in_the_way = |other: &&IpNet| match (net, other) {
@@ -125,8 +125,7 @@ pub fn readdress(bridge: &IfName, have: &[IpNet], want: &[IpNet], force: bool) -
         if !force && !others.is_empty() {
             let list: Vec<String> = others.iter().map(ToString::to_string).collect();
             let msg = format!(
-                "failed to set bridge addr: {:?} already has an IP address different from {net}",
-                bridge.as_str()
+                "failed to set bridge addr: {bridge:?} already has an IP address different from {net}"
             );
             return Err(Error::config(msg).details(format!(
                 "it has {}; set forceAddress to true to replace that, delete it (ip address del {} dev {bridge}), or use another bridge",
@@ -162,6 +161,8 @@ mod tests {
             dad: Dad::Off,
             port_isolation: false,
             mac_spoof_check: false,
+            vlan: crate::vlan::VlanConf::default(),
+            vlan_gateway: None,
             layer: Layer::L3 { ipam: "host-local".to_owned() },
             dns: DnsConf::default(),
         }
@@ -253,9 +254,8 @@ mod tests {
 
     #[test]
     fn a_bridges_addresses_are_completed_replaced_or_refused() {
-        let cni0 = IfName::try_from("cni0").unwrap();
         let nets = |list: &[&str]| list.iter().map(|text| net(text)).collect::<Vec<_>>();
-        let ask = |have: &[&str], want: &[&str], force| readdress(&cni0, &nets(have), &nets(want), force);
+        let ask = |have: &[&str], want: &[&str], force| readdress("cni0", &nets(have), &nets(want), force);
         let done = |delete: &[&str], add: &[&str]| Readdress { delete: nets(delete), add: nets(add) };
 
         assert_eq!(ask(&[], &["10.1.0.1/16"], false).unwrap(), done(&[], &["10.1.0.1/16"]));

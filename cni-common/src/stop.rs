@@ -2,7 +2,7 @@
 //!
 //! The signal sets a flag. ADD looks at it when its work is done and wherever it may wait long; then it fails, and the
 //! failure undoes. The other commands go on to their end, which is near. A delegate that is running is waited for: what
-//! it leases has to be freed. A second signal ends the process at once, as it would have without us.
+//! it leases has to be freed. However many signals come (timeout(1) sends two), none cuts that short; SIGQUIT and SIGKILL do.
 
 use crate::spec::{Code, Coded, Error, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -19,10 +19,7 @@ static TOLD: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 pub(crate) fn watch() -> Result<()> {
     let told = TOLD.get_or_init(Arc::default);
     for signal in [SIGTERM, SIGINT] {
-        // In this order, the first signal finds the flag down.
-        let watched = flag::register_conditional_default(signal, Arc::clone(told))
-            .and_then(|_| flag::register(signal, Arc::clone(told)));
-        watched.io("watch for SIGTERM and SIGINT")?;
+        flag::register(signal, Arc::clone(told)).io("watch for SIGTERM and SIGINT")?;
     }
     Ok(())
 }

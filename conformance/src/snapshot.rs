@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-/// Links, addresses, routes and nf_tables rules of a namespace. Two are equal when nothing was left and nothing is
+/// Links, addresses, routes, VLANs and nf_tables rules of a namespace. Two are equal when nothing was left and nothing is
 /// missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -15,6 +15,8 @@ pub struct Snapshot {
     pub addresses: Vec<String>,
     /// Routes of all tables but `local`.
     pub routes: Vec<String>,
+    /// Bridge port and its VLANs.
+    pub vlans: Vec<String>,
     /// `nft list ruleset`
     pub rules: String,
 }
@@ -50,7 +52,8 @@ impl Snapshot {
             // linkdown comes and goes with a bridge's ports.
             routes.extend(kept.map(|line| line.replace(" linkdown", "").trim_end().to_owned()));
         }
-        Self { links, addresses, routes, rules: ask(&["nft", "list", "ruleset"]) }
+        let vlans = items(&json(&["bridge", "-j", "vlan", "show"])).iter().map(describe_vlans).collect();
+        Self { links, addresses, routes, vlans, rules: ask(&["nft", "list", "ruleset"]) }
     }
 }
 
@@ -63,8 +66,9 @@ fn describe_link(link: &Value) -> (String, String) {
     let promisc = flags.iter().any(|flag| flag == "PROMISC");
     let up = flags.iter().any(|flag| flag == "UP");
     let port = &link["linkinfo"]["info_slave_data"];
+    let filtering = &link["linkinfo"]["info_data"]["vlan_filtering"];
     let text = format!(
-        "kind {} up {up} mtu {} master {} alias {} promisc {promisc} hairpin {} isolated {}",
+        "kind {} up {up} mtu {} master {} alias {} promisc {promisc} hairpin {} isolated {} vlan_filtering {filtering}",
         link["linkinfo"]["info_kind"],
         link["mtu"],
         link["master"],
@@ -73,6 +77,18 @@ fn describe_link(link: &Value) -> (String, String) {
         port["isolated"]
     );
     (link["ifname"].as_str().unwrap_or_default().to_owned(), text)
+}
+
+/// `br1: 1 PVID Egress Untagged, 100-102`
+fn describe_vlans(port: &Value) -> String {
+    let vlan = |vlan: &Value| {
+        let words: Vec<String> =
+            items(&vlan["flags"]).iter().filter_map(|flag| Some(format!(" {}", flag.as_str()?))).collect();
+        let end = vlan["vlanEnd"].as_u64().map(|end| format!("-{end}")).unwrap_or_default();
+        format!("{}{end}{}", vlan["vlan"], words.concat())
+    };
+    let vlans: Vec<String> = items(&port["vlans"]).iter().map(vlan).collect();
+    format!("{}: {}", port["ifname"].as_str().unwrap_or_default(), vlans.join(", "))
 }
 
 /// Link-local addresses come and go by themselves.

@@ -33,7 +33,7 @@ impl Backend {
     /// What is missing.
     pub fn available(self) -> Result<()> {
         let nftables = || {
-            let msg = "ipMasq needs nf_tables, which this kernel lacks; load the module nf_tables";
+            let msg = "ipMasq needs nf_tables, which this kernel lacks";
             nft::available().map_err(|refusal| Error::from(refusal).context(msg))
         };
         match self {
@@ -70,11 +70,17 @@ pub fn add(backend: Backend, attachment: &Attachment, nets: Vec<IpNet>, undo: &m
         Some(Err(refusal)) if backend == Backend::Nftables || nft::available().is_ok() => {
             return Err(Error::from(refusal).context("failed to set up ipMasq"));
         }
-        _ => {
+        without => {
             // Before it is done: one family's rules may be there when the other's fail.
             let mine: Vec<IpAddr> = nets.iter().map(IpNet::addr).collect();
             undo.push("masquerading", move || Ok(iptables::delete(&owner, |ip| !mine.contains(ip))?));
-            iptables::add(attachment, &nets).map_err(|error| error.context("failed to set up ipMasq"))?;
+            iptables::add(attachment, &nets).map_err(|error| match without {
+                Some(Err(refusal)) => {
+                    let nft = Error::from(refusal).cause();
+                    error.context(format!("failed to set up ipMasq, by nf_tables ({nft}) and by iptables"))
+                }
+                _ => error.context("failed to set up ipMasq"),
+            })?;
         }
     }
     Ok(())

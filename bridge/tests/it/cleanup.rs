@@ -9,13 +9,7 @@ fn cleans(
     lose: impl Fn(&Bed, &Container, &Value),
     how: impl Fn(cni_conformance::Call) -> cni_conformance::Call,
 ) {
-    let kinds = [
-        json!({}),
-        json!({"ipMasq": true, "isDefaultGateway": true}),
-        json!({"ipMasq": true, "ipMasqBackend": "iptables"}),
-        json!({"macspoofchk": true}),
-    ];
-    for (kind, prev) in kinds.iter().flat_map(|kind| [(kind, true), (kind, false)]) {
+    for (kind, prev) in crate::kinds().iter().flat_map(|kind| [(kind, true), (kind, false)]) {
         let bed = Bed::new();
         let conf = bed.conf(kind);
         warm_up(&conf);

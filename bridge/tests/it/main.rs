@@ -17,3 +17,14 @@ mod iptables;
 mod masquerade;
 mod options;
 mod spoof;
+
+/// The networks that are cleaned up after in each way.
+fn kinds() -> Vec<serde_json::Value> {
+    use serde_json::json;
+    vec![
+        json!({}),
+        json!({"ipMasq": true, "isDefaultGateway": true}),
+        json!({"ipMasq": true, "ipMasqBackend": "iptables"}),
+        json!({"macspoofchk": true}),
+    ]
+}

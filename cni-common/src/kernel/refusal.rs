@@ -2,6 +2,7 @@
 
 use crate::spec::{Code, Error};
 use nix::errno::Errno;
+use std::borrow::Cow;
 use std::fmt;
 
 /// A request that the kernel refused. Callers decide by `errno`, people read the rest.
@@ -13,27 +14,39 @@ pub struct Refusal {
     pub errno: Errno,
     /// The kernel's own words about it, when it has any (`NLMSGERR_ATTR_MSG`).
     pub says: Option<String>,
+    /// The module that would have what the kernel lacks, if that is known.
+    pub module: Option<&'static str>,
 }
 
 impl Refusal {
     /// A refusal without further words.
     pub fn new(doing: impl Into<String>, errno: Errno) -> Self {
-        Self { doing: doing.into(), errno, says: None }
+        Self { doing: doing.into(), errno, says: None, module: None }
+    }
+
+    /// Says which module has what was asked for.
+    #[must_use]
+    pub fn of_module(self, module: &'static str) -> Self {
+        Self { module: Some(module), ..self }
     }
 
     /// What an operator can do about it.
-    fn hint(&self) -> Option<&'static str> {
-        Some(match self.errno {
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        let fixed = match self.errno {
             Errno::EPERM | Errno::EACCES => {
                 "the plugin needs CAP_NET_ADMIN in this namespace; run it as root"
             }
             Errno::EXFULL => "a bridge takes at most 1023 ports; use another bridge for this network",
-            Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT => {
-                "the kernel lacks it; is the module loaded?"
-            }
+            Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT => match self.module {
+                Some(module) => {
+                    return Some(format!("the kernel lacks it; load its module: modprobe {module}").into());
+                }
+                None => "the kernel lacks it; is the module loaded?",
+            },
             Errno::ENOBUFS | Errno::ENOMEM => "the kernel is short of memory",
             _ => return None,
-        })
+        };
+        Some(fixed.into())
     }
 }
 
@@ -66,7 +79,7 @@ impl From<std::io::Error> for Refusal {
     fn from(error: std::io::Error) -> Self {
         let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
         let says = error.raw_os_error().is_none().then(|| error.to_string());
-        Self { doing: "talk to the kernel".to_owned(), errno, says }
+        Self { says, ..Self::new("talk to the kernel", errno) }
     }
 }
 

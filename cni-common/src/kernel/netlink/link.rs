@@ -7,8 +7,8 @@ use crate::kernel::refusal::Refusal;
 use crate::spec::{IfName, MacAddr};
 use netlink_packet_core::NLM_F_REQUEST;
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecUnspec, InetDevConf, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
-    InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
+    AfSpecInet, AfSpecUnspec, InetDevConf, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData,
+    InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
 };
 use nix::errno::Errno;
 use std::hash::{BuildHasher, RandomState};
@@ -51,6 +51,10 @@ pub struct Link {
     pub hairpin: bool,
     /// Bridge port flag: no frames to other isolated ports.
     pub isolated: bool,
+    /// Of a bridge: whether its ports are told apart by VLANs. `None` when the kernel can't.
+    pub vlan_filtering: Option<bool>,
+    /// Of a bridge: the VLAN that a new port carries without a tag; 0 for none.
+    pub default_pvid: u16,
 }
 
 impl Link {
@@ -90,6 +94,15 @@ impl Link {
                     match setting {
                         InfoBridgePort::HairpinMode(on) => self.hairpin = on,
                         InfoBridgePort::Isolated(on) => self.isolated = on,
+                        _ => {}
+                    }
+                }
+            }
+            LinkInfo::Data(InfoData::Bridge(settings)) => {
+                for setting in settings {
+                    match setting {
+                        InfoBridge::VlanFiltering(on) => self.vlan_filtering = Some(on),
+                        InfoBridge::VlanDefaultPvid(vid) => self.default_pvid = vid,
                         _ => {}
                     }
                 }
@@ -237,30 +250,56 @@ pub fn mark_port(name: &IfName, alias: &str, flags: PortFlags) -> Message<RouteN
     set(format!("set alias and bridge port flags of {name}"), message(0, attributes))
 }
 
-/// Makes a bridge, up. With an address of its own it keeps that address whatever ports come and go.
+/// A bridge to be made, up.
+#[derive(Debug, Clone)]
+pub struct NewBridge<'a> {
+    /// Its name.
+    pub name: &'a IfName,
+    /// Its address. With one of its own it keeps that whatever ports come and go.
+    pub mac: MacAddr,
+    /// MTU in bytes; `None` leaves it to the kernel.
+    pub mtu: Option<u32>,
+    /// Promiscuous.
+    pub promisc: bool,
+    /// Whether its ports are told apart by VLANs. A kernel that can't makes it without.
+    pub vlan_filtering: bool,
+}
+
+/// Makes a bridge.
 #[must_use]
-pub fn create_bridge(
-    name: &IfName,
-    mac: MacAddr,
-    mtu: Option<u32>,
-    promisc: bool,
-) -> Message<RouteNetlinkMessage> {
+pub fn create_bridge(bridge: &NewBridge) -> Message<RouteNetlinkMessage> {
+    let mut info = vec![LinkInfo::Kind(InfoKind::Bridge)];
+    if bridge.vlan_filtering {
+        info.push(vlan_filtering(true));
+    }
     let mut attributes = vec![
-        LinkAttribute::IfName(name.to_string()),
-        LinkAttribute::Address(mac.0.to_vec()),
-        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
+        LinkAttribute::IfName(bridge.name.to_string()),
+        LinkAttribute::Address(bridge.mac.0.to_vec()),
+        LinkAttribute::LinkInfo(info),
     ];
-    attributes.extend(mtu.map(LinkAttribute::Mtu));
+    attributes.extend(bridge.mtu.map(LinkAttribute::Mtu));
     let mut body = message(0, attributes);
     set_flag(&mut body, LinkFlags::Up, true);
-    if promisc {
+    if bridge.promisc {
         set_flag(&mut body, LinkFlags::Promisc, true);
     }
     Message {
-        doing: format!("make the bridge {name}"),
+        doing: format!("make the bridge {}", bridge.name),
         flags: CREATE,
         body: RouteNetlinkMessage::NewLink(body),
     }
+}
+
+fn vlan_filtering(on: bool) -> LinkInfo {
+    LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::VlanFiltering(on)]))
+}
+
+/// Switches the VLAN filtering of a bridge on or off.
+#[must_use]
+pub fn set_vlan_filtering(index: u32, on: bool) -> Message<RouteNetlinkMessage> {
+    let info = vec![LinkInfo::Kind(InfoKind::Bridge), vlan_filtering(on)];
+    let doing = format!("set link {index} vlan_filtering {}", u8::from(on));
+    set(doing, message(index, vec![LinkAttribute::LinkInfo(info)]))
 }
 
 /// Switches a link up or down.
@@ -288,6 +327,15 @@ pub fn set_promisc(index: u32, on: bool) -> Message<RouteNetlinkMessage> {
     let mut body = message(index, vec![]);
     set_flag(&mut body, LinkFlags::Promisc, on);
     set(format!("set link {index} promisc {}", if on { "on" } else { "off" }), body)
+}
+
+/// Makes a link a port of the bridge with index `bridge`.
+#[must_use]
+pub fn set_bridge(index: u32, bridge: u32) -> Message<RouteNetlinkMessage> {
+    set(
+        format!("make link {index} a port of bridge {bridge}"),
+        message(index, vec![LinkAttribute::Controller(bridge)]),
+    )
 }
 
 /// Gives a link its address.

@@ -17,6 +17,8 @@ pub enum RouteNetlinkMessage {
     DelLink(LinkMessage),
     /// `RTM_GETLINK`
     GetLink(LinkMessage),
+    /// `RTM_SETLINK`: change a bridge port's VLANs.
+    SetLink(LinkMessage),
     /// `RTM_NEWADDR`: add an address; how the kernel tells of one.
     NewAddress(AddressMessage),
     /// `RTM_DELADDR`
@@ -34,7 +36,7 @@ pub enum RouteNetlinkMessage {
 impl RouteNetlinkMessage {
     fn body(&self) -> Option<&dyn Emitable> {
         Some(match self {
-            Self::NewLink(link) | Self::DelLink(link) | Self::GetLink(link) => link,
+            Self::NewLink(link) | Self::DelLink(link) | Self::GetLink(link) | Self::SetLink(link) => link,
             Self::NewAddress(address) | Self::DelAddress(address) | Self::GetAddress(address) => address,
             Self::NewRoute(route) | Self::GetRoute(route) => route,
             Self::Other(_) => return None,
@@ -48,6 +50,7 @@ impl NetlinkSerializable for RouteNetlinkMessage {
             Self::NewLink(_) => 16,
             Self::DelLink(_) => 17,
             Self::GetLink(_) => 18,
+            Self::SetLink(_) => 19,
             Self::NewAddress(_) => 20,
             Self::DelAddress(_) => 21,
             Self::GetAddress(_) => 22,

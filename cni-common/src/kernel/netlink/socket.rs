@@ -13,8 +13,8 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::Range;
 
-/// Room for the largest datagram: the kernel fits those of a dump into the buffer that it was last read with, and no
-/// other answer comes near.
+/// Room for most datagrams: the kernel fits those of a dump into the buffer that it was last read with, unless a single
+/// object is larger.
 const BUFFER: usize = 16 * 1024;
 /// How often a dump that the kernel says was torn is asked for again.
 const DUMP_TRIES: u32 = 5;
@@ -76,7 +76,7 @@ impl Socket {
     /// # Errors
     /// What socket(2) says; `EPROTONOSUPPORT` when the kernel has no nfnetlink.
     pub fn netfilter() -> Result<Self, Refusal> {
-        Self::open(NETLINK_NETFILTER)
+        Self::open(NETLINK_NETFILTER).map_err(|refusal| refusal.of_module("nf_tables"))
     }
 
     fn open(protocol: isize) -> Result<Self, Refusal> {
@@ -110,9 +110,12 @@ impl Socket {
         for message in messages.iter_mut().rev().skip(1) {
             message.flags &= !NLM_F_ACK;
         }
+        if messages.is_empty() {
+            return Ok(vec![]);
+        }
         let sent = self.send(messages)?;
         let mut answers: Vec<Result<(), Refusal>> = names.iter().map(|_| Ok(())).collect();
-        let mut open = !names.is_empty();
+        let mut open = true;
         while open {
             for answer in self.receive::<M>()? {
                 let Some(at) = position(&sent, answer.header.sequence_number) else { continue };
@@ -246,8 +249,16 @@ impl Socket {
             bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
             message.serialize(&mut bytes[start..]);
         }
+        // A refusal repeats what was sent.
+        self.make_room(2 * bytes.len());
         retry(|| self.inner.send_to(&bytes, &SocketAddr::new(0, 0), 0))?;
         Ok(first..self.sequence)
+    }
+
+    /// Sees to it that a datagram of so many bytes can be read.
+    pub(super) fn make_room(&mut self, bytes: usize) {
+        self.buffer.clear();
+        self.buffer.reserve(bytes);
     }
 
     /// Reads one datagram.
