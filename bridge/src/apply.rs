@@ -118,7 +118,7 @@ impl Bridge {
         answers.try_for_each(|answer| answer)?;
         if let Some(vlans) = veth.vlan.of_port() {
             let port = link::find(host, &veth.host)?.map_or(0, |port| port.index);
-            let leave = if veth.vlan.preserve_default { 0 } else { self.link.default_pvid };
+            let leave = self.link.default_pvid.filter(|_| !veth.vlan.preserve_default);
             vlan::tag_port(host, port, &vlans, leave)?;
         }
         ignore_router_advertisements(&veth.host);
@@ -201,8 +201,9 @@ fn enable_forwarding(gateways: &[IpNet]) -> Result<()> {
 
 fn find_or_make(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<(Link, bool)> {
     let mut made = false;
+    let mut vlan_filtering = conf.vlan.asks_for_filtering();
     // The second time round it was made by us, or by an ADD that was quicker.
-    for _ in 0..2 {
+    for _ in 0..3 {
         if let Some(link) = link::find(host, &conf.bridge)? {
             if !link.is_bridge() {
                 let kind = link.kind.map_or("no bridge".to_owned(), |kind| format!("a {kind}"));
@@ -219,10 +220,12 @@ fn find_or_make(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<(Lin
             mac: random_mac(),
             mtu,
             promisc: conf.reflect == Reflect::Promisc,
-            vlan_filtering: conf.vlan.asks_for_filtering(),
+            vlan_filtering,
         };
         match host.ack(link::create_bridge(&bridge)) {
             Err(refusal) if refusal.errno == Errno::EEXIST => {}
+            // Whether it matters that the kernel can't is seen when the bridge is there.
+            Err(refusal) if refusal.errno == Errno::EOPNOTSUPP && vlan_filtering => vlan_filtering = false,
             other => {
                 other.map_err(|refusal| {
                     Error::from(refusal.of_module("bridge")).context("failed to create bridge")

@@ -1,7 +1,7 @@
 //! CHECK: is everything as ADD left it? Each failure says what was expected and what is there.
 
 use crate::conf::{Conf, Layer, Reflect};
-use crate::vlan::{GatewayConf, is_complete, port_of};
+use crate::vlan::{GatewayConf, is_complete, must_switch_on, port_of};
 use crate::{masq, spoof};
 use cni_common::kernel::netlink::vlan::{self, Membership, Vlans};
 use cni_common::kernel::netlink::{Link, Socket, addr, link, route};
@@ -139,14 +139,13 @@ impl Check<'_> {
     /// The VLANs of all ports, once those of ours are right.
     fn vlans(&self, host: &mut Socket, bridge: &Link, port: &Link) -> Result<BTreeMap<u32, Vlans>> {
         let Some(expected) = self.conf.vlan.of_port() else { return Ok(BTreeMap::new()) };
-        let filtering = bridge.vlan_filtering == Some(true);
-        same(format!("VLAN filtering of bridge {}", bridge.name), true, filtering)?;
+        same(format!("VLAN filtering of bridge {}", bridge.name), true, bridge.vlan_filtering)?;
         let vlans = vlan::list(host)?;
         let mut found = vlans.get(&port.index).cloned().unwrap_or_default();
         // The reference's release 1.1 leaves its ports in the default VLAN, always.
         let ours = port.alias.as_ref() == Some(&self.attachment.tag());
-        if (self.conf.vlan.preserve_default || !ours) && !expected.contains(bridge.default_pvid) {
-            found.remove(bridge.default_pvid);
+        if self.conf.vlan.preserve_default || !ours {
+            found.forget(bridge.default_pvid, &expected);
         }
         if found != expected {
             return Err(differs(format!("VLANs of {}", port.name), expected, found));
@@ -246,8 +245,8 @@ impl Check<'_> {
         }
         let expected: Vlans = [(conf.vid, Membership::NATIVE)].into_iter().collect();
         let mut found = vlans.get(&port.index).cloned().unwrap_or_default();
-        if !is_complete(&link) && conf.vid != bridge.default_pvid {
-            found.remove(bridge.default_pvid);
+        if !is_complete(&link) {
+            found.forget(bridge.default_pvid, &expected);
         }
         if found != expected {
             return Err(differs(
@@ -307,18 +306,18 @@ fn list<T: Display>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// STATUS: a link that has the bridge's name must be a bridge.
+/// STATUS: a link that has the bridge's name must be a bridge, and one that can have the config's VLANs.
 ///
 /// # Errors
-/// Code 50 when it is none.
-pub fn bridge_is_free_or_ours(name: &IfName) -> Result<()> {
+/// Why an ADD would fail.
+pub fn bridge_is_free_or_ours(conf: &Conf) -> Result<()> {
     let mut host = Socket::route()?;
-    match link::find(&mut host, name)? {
-        Some(link) if !link.is_bridge() => {
-            let kind = link.kind.unwrap_or_else(|| "physical link".to_owned());
-            let msg = format!("{:?} already exists but is not a bridge", name.as_str());
-            Err(Error::new(Code::NOT_AVAILABLE, msg).details(format!("it is a {kind}")))
-        }
-        _ => Ok(()),
+    let Some(link) = link::find(&mut host, &conf.bridge)? else { return Ok(()) };
+    if !link.is_bridge() {
+        let msg = format!("{:?} already exists but is not a bridge", link.name);
+        let kind = link.kind.unwrap_or_else(|| "physical link".to_owned());
+        return Err(Error::config(msg).details(format!("it is a {kind}")));
     }
+    let index = link.index;
+    must_switch_on(&conf.vlan, &link, || Ok(link::list(&mut host, Some(index))?)).map(drop)
 }

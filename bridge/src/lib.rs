@@ -134,7 +134,7 @@ impl Plugin for Bridge {
         let is_orphan = |tag: &str| network.owns_tag(tag) && !tags.contains(tag);
         let mut outcome = Outcome::default();
         outcome.note(masq::gc(network, valid));
-        outcome.note(masq::needs_nft(spoof::gc(is_orphan)));
+        outcome.note(nft::unavailable_ok(spoof::gc(is_orphan)).map_err(Error::from));
         outcome.note(delete_orphans(is_orphan));
         outcome.note(CleanupConf::read(&request.conf).and_then(|conf| match conf.ipam {
             Some(name) => Ipam::find(request, &name)?.call(Command::Gc),
@@ -147,7 +147,7 @@ impl Plugin for Bridge {
         refuse_as_ipam(self.name())?;
         let unavailable = |error: Error| Error::new(Code::NOT_AVAILABLE, error.msg()).details(error.cause());
         let conf = Conf::read(request).map_err(unavailable)?;
-        check::bridge_is_free_or_ours(&conf.bridge)?;
+        check::bridge_is_free_or_ours(&conf).map_err(unavailable)?;
         if conf.ip_masq {
             conf.ip_masq_backend.available().map_err(unavailable)?;
         }
@@ -211,7 +211,7 @@ fn end_guard(prev: &Success, attachment: &Attachment) -> Result<()> {
         .filter(|one| one.name == attachment.ifname.as_str())
         .filter_map(|one| one.mac.parse().ok())
         .collect();
-    masq::needs_nft(spoof::delete(attachment, &known))
+    Ok(nft::unavailable_ok(spoof::delete(attachment, &known))?)
 }
 
 fn end_masquerade(prev: &Success, target: &Target) -> Result<()> {

@@ -11,13 +11,12 @@
 //! }
 //! ```
 
-use crate::masq::unused_ok;
 use cni_common::kernel::netlink::Socket;
 use cni_common::kernel::nft::{
     Chain, Element, Family, Field, Hook, Key, Match, Rule, Set, Transaction, Verdict, delete_element,
     delete_unused_table, elements, find_element, has_chain, insert_element, rules,
 };
-use cni_common::kernel::{Refusal, absent_ok};
+use cni_common::kernel::{Refusal, absent_ok, unused_ok};
 use cni_common::spec::{Attachment, IfName, MacAddr};
 use nix::errno::Errno;
 

@@ -155,10 +155,10 @@ pub fn must_switch_on(
     bridge: &Link,
     ports: impl FnOnce() -> Result<Vec<Link>>,
 ) -> Result<bool> {
-    if conf.of_port().is_none() || bridge.vlan_filtering == Some(true) {
+    if conf.of_port().is_none() || bridge.vlan_filtering {
         return Ok(false);
     }
-    if bridge.vlan_filtering.is_none() {
+    if bridge.default_pvid.is_none() {
         return Err(Error::new(Code::UNSUPPORTED_FIELD, format!("unsupported key {}", conf.as_written()))
             .details("the bridges of this kernel have no VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING)"));
     }
@@ -171,15 +171,14 @@ pub fn must_switch_on(
     )))
 }
 
-/// Puts the bridge port with that index into `vlans`, and out of the bridge's default VLAN `leave` (0: none).
+/// Puts the bridge port with that index into `vlans`, and out of VLAN `leave`.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn tag_port(host: &mut Socket, port: u32, vlans: &Vlans, leave: u16) -> Result<()> {
+pub fn tag_port(host: &mut Socket, port: u32, vlans: &Vlans, leave: Option<u16>) -> Result<()> {
     let mut batch = vec![vlan::add(port, vlans)];
-    if leave != 0 && !vlans.contains(leave) {
-        batch.push(vlan::delete(port, leave));
-    }
+    let leave = leave.filter(|vid| *vid != 0 && !vlans.contains(*vid));
+    batch.extend(leave.map(|vid| vlan::delete(port, vid)));
     let set = all_ok(host.batch(batch)?);
     set.map_err(|refusal| Error::from(refusal).context("failed to set VLANs of the bridge port"))
 }
@@ -338,7 +337,12 @@ mod tests {
     #[test]
     fn a_bridge_of_veths_is_switched_and_an_uplink_is_asked_about() {
         let conf = read(7, &json!(null)).unwrap();
-        let bridge = |vlan_filtering| Link { name: "br1".to_owned(), vlan_filtering, ..Link::default() };
+        let bridge = |filtering: Option<bool>| Link {
+            name: "br1".to_owned(),
+            vlan_filtering: filtering == Some(true),
+            default_pvid: filtering.and(Some(1)),
+            ..Link::default()
+        };
         let ask = |conf: &VlanConf, filtering, kinds: &[&str]| {
             let port = |kind: &&str| Link {
                 name: format!("a-{kind}"),

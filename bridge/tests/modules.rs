@@ -17,6 +17,15 @@ fn loader(program: &str) {
     write_file(Path::new("/proc/sys/kernel/modprobe"), program, 0o644);
 }
 
+/// Whatever comes of the test, those after it have their modules.
+struct Restored;
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        loader("/sbin/modprobe");
+    }
+}
+
 #[test]
 fn what_no_module_gives_is_named_and_nothing_is_left() {
     let loaded = std::fs::read_to_string("/proc/modules").unwrap();
@@ -25,6 +34,7 @@ fn what_no_module_gives_is_named_and_nothing_is_left() {
     let pod = Container::new();
     let links = || bed.host.ip("-o link").lines().count();
     let before = links();
+    let _restored = Restored;
     loader("/nowhere");
 
     let why = add(&bed.conf(&json!({})), "c1", &pod).fails(5);
@@ -49,7 +59,8 @@ fn what_no_module_gives_is_named_and_nothing_is_left() {
 
     loader("/sbin/modprobe");
     let plain = bed.conf(&json!({"name": "plain"}));
-    add(&plain, "c0", &Container::new()).ok();
+    let other = Container::new();
+    add(&plain, "c0", &other).ok();
     loader("/nowhere");
     let with_port = links();
     for (extra, words) in [

@@ -42,8 +42,9 @@ impl Snapshot {
             String::from_utf8_lossy(&output.stdout).into_owned()
         };
         let json = |words: &[&str]| serde_json::from_str::<Value>(&ask(words)).unwrap_or(Value::Null);
-        let links = items(&json(&["ip", "-j", "-d", "link"])).iter().map(describe_link).collect();
-        let addresses = items(&json(&["ip", "-j", "addr"])).iter().flat_map(describe_addresses).collect();
+        let found = items(&json(&["ip", "-j", "-d", "addr"]));
+        let links = found.iter().map(describe_link).collect();
+        let addresses = found.iter().flat_map(describe_addresses).collect();
         let mut routes = Vec::new();
         for family in ["-4", "-6"] {
             let found = ask(&["ip", family, "route", "show", "table", "all"]);

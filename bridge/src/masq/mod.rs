@@ -6,9 +6,7 @@ mod iptables;
 mod nftables;
 mod reference;
 
-pub(crate) use nftables::unused_ok;
-
-use cni_common::kernel::{Refusal, nft};
+use cni_common::kernel::nft;
 use cni_common::spec::{Attachment, Error, NetworkName, Result};
 use cni_common::undo::Undo;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -93,18 +91,7 @@ pub fn add(backend: Backend, attachment: &Attachment, nets: Vec<IpNet>, undo: &m
 /// Any but that there is nothing to delete.
 pub fn delete(attachment: &Attachment, known: &[IpAddr], stays: impl Fn(&IpAddr) -> bool) -> Result<()> {
     let by_nftables = nftables::delete(attachment, known).and_then(|()| reference::delete(attachment));
-    needs_nft(by_nftables).and(iptables::delete(attachment, stays))
-}
-
-/// Where the kernel has no nf_tables, nothing is in them.
-///
-/// # Errors
-/// The refusal, where it has.
-pub fn needs_nft(result: Result<(), Refusal>) -> Result<()> {
-    match result {
-        Err(_) if nft::available().is_err() => Ok(()),
-        other => Ok(other?),
-    }
+    nft::unavailable_ok(by_nftables).map_err(Error::from).and(iptables::delete(attachment, stays))
 }
 
 /// The first of the addresses that is not masqueraded, and what is there instead.
@@ -134,5 +121,5 @@ pub fn gc(network: &NetworkName, valid: &[Attachment]) -> Result<()> {
     let by_nftables = nftables::gc(network, |tag| network.owns_tag(tag) && !tags.contains(tag));
     let by_nftables = by_nftables.and_then(|()| reference::gc(network, valid));
     let valid = valid.iter().map(|attachment| attachment.container_id.as_str()).collect();
-    needs_nft(by_nftables).and(iptables::gc(network, &valid))
+    nft::unavailable_ok(by_nftables).map_err(Error::from).and(iptables::gc(network, &valid))
 }

@@ -24,7 +24,7 @@ use cni_common::kernel::nft::{
     Chain, Element, Family, Field, Hook, Key, Match, Rule, Set, Transaction, Verdict, chains, delete_chain,
     delete_element, delete_unused_table, elements, find_element, insert_element,
 };
-use cni_common::kernel::{Refusal, absent_ok};
+use cni_common::kernel::{Refusal, absent_ok, unused_ok};
 use cni_common::spec::name::digest;
 use cni_common::spec::{Attachment, NetworkName};
 use ipnet::IpNet;
@@ -258,14 +258,6 @@ pub fn gc(network: &NetworkName, is_orphan: impl Fn(&str) -> bool) -> Result<(),
 /// Deletes the table when there is nothing in it but what it began with.
 fn delete_table(socket: &mut Socket, family: Family) -> Result<(), Refusal> {
     unused_ok(delete_unused_table(socket, family, &[POSTROUTING], &[sources(family)]))
-}
-
-/// What is in use stays; what is gone is gone.
-pub(crate) fn unused_ok(result: Result<(), Refusal>) -> Result<(), Refusal> {
-    match result {
-        Err(refusal) if refusal.errno == Errno::EBUSY => Ok(()),
-        other => absent_ok(other),
-    }
 }
 
 /// Takes back what [`add`] did; where it `made` chains and tables, those too, unless somebody uses them by now.

@@ -4,7 +4,6 @@ use crate::bed::{Bed, add, call, inside, warm_up};
 use cni_conformance::{Answer, Call, Container, Snapshot, write_file};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
 
 /// Runs `fail` on a machine where the network has been used before, and on a fresh one: nothing may be left.
 fn leaves_nothing(extra: &Value, fail: impl Fn(&Bed, &Value, &Container)) {
@@ -242,12 +241,11 @@ fn ipam_gets_our_bytes_and_environment_and_its_stderr_is_kept() {
 
 #[test]
 fn bridge_as_its_own_ipam_ends_at_once() {
-    let begun = Instant::now();
     leaves_nothing(&json!({"ipam": {"type": "bridge"}}), |_, conf, pod| {
         let why = add(conf, "c1", pod).fails(7);
-        assert!(why.contains("bridge can't be an IPAM plugin"), "{why}");
+        // The first one that is called refuses: the error has come through no other.
+        assert_eq!(why.matches("bridge can't be an IPAM plugin").count(), 1, "{why}");
     });
-    assert!(begun.elapsed() < Duration::from_secs(20));
 }
 
 /// An IPAM plugin that takes its time, then does what host-local does.

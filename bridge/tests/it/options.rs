@@ -270,7 +270,7 @@ fn ipv6_is_switched_on_in_a_container_that_has_it_off() {
 fn vlans_are_refused_by_their_key_where_the_kernel_has_none() {
     let bed = Bed::new();
     bed.host.ip("link add probe type bridge");
-    let kernel_has_them = bed.host.ip("-d link show probe").contains("vlan_filtering");
+    let kernel_has_them = bed.host.ip("-d link show probe").contains("vlan_default_pvid");
     let before = Snapshot::take();
     for (key, value) in [("vlan", json!(5)), ("vlanTrunk", json!([{"id": 5}]))] {
         let (conf, pod) = (bed.conf(&json!({key: value})), Container::new());

@@ -161,6 +161,8 @@ fn a_bridge_without_filtering_is_switched_unless_it_has_an_uplink() {
     assert!(why.contains("ip link set br1 type bridge vlan_filtering 1"), "{why}");
     assert_eq!(Snapshot::take(), before);
     assert!(bed.leases().is_empty());
+    let status = call("STATUS", &bed.conf(&json!({"vlan": 100})), "", &one).run().fails(50);
+    assert!(status.contains("VLAN filtering off") && status.contains("uplink"), "{status}");
     bed.host.ip("link set br1 type bridge vlan_filtering 1");
     let pod = Container::new();
     add(&bed.conf(&json!({"vlan": 100})), "c1", &pod).ok();

@@ -8,4 +8,4 @@ pub mod nft;
 pub mod refusal;
 pub mod sysctl;
 
-pub use refusal::{Refusal, absent_ok};
+pub use refusal::{Refusal, absent_ok, unused_ok};

@@ -93,3 +93,14 @@ pub fn absent_ok(result: Result<(), Refusal>) -> Result<(), Refusal> {
         other => other,
     }
 }
+
+/// Deleting what is in use is not meant, and what is already gone is no error.
+///
+/// # Errors
+/// Any other refusal.
+pub fn unused_ok(result: Result<(), Refusal>) -> Result<(), Refusal> {
+    match result {
+        Err(refusal) if refusal.errno == Errno::EBUSY => Ok(()),
+        other => absent_ok(other),
+    }
+}

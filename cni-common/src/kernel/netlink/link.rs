@@ -51,10 +51,11 @@ pub struct Link {
     pub hairpin: bool,
     /// Bridge port flag: no frames to other isolated ports.
     pub isolated: bool,
-    /// Of a bridge: whether its ports are told apart by VLANs. `None` when the kernel can't.
-    pub vlan_filtering: Option<bool>,
-    /// Of a bridge: the VLAN that a new port carries without a tag; 0 for none.
-    pub default_pvid: u16,
+    /// Of a bridge: whether its ports are told apart by VLANs.
+    pub vlan_filtering: bool,
+    /// Of a bridge: the VLAN that a new port carries without a tag, 0 for none; `None` when this kernel's bridges
+    /// know no VLANs.
+    pub default_pvid: Option<u16>,
 }
 
 impl Link {
@@ -101,8 +102,8 @@ impl Link {
             LinkInfo::Data(InfoData::Bridge(settings)) => {
                 for setting in settings {
                     match setting {
-                        InfoBridge::VlanFiltering(on) => self.vlan_filtering = Some(on),
-                        InfoBridge::VlanDefaultPvid(vid) => self.default_pvid = vid,
+                        InfoBridge::VlanFiltering(on) => self.vlan_filtering = on,
+                        InfoBridge::VlanDefaultPvid(vid) => self.default_pvid = Some(vid),
                         _ => {}
                     }
                 }
@@ -261,7 +262,7 @@ pub struct NewBridge<'a> {
     pub mtu: Option<u32>,
     /// Promiscuous.
     pub promisc: bool,
-    /// Whether its ports are told apart by VLANs. A kernel that can't makes it without.
+    /// Whether its ports are told apart by VLANs; a kernel that can't says `EOPNOTSUPP`.
     pub vlan_filtering: bool,
 }
 

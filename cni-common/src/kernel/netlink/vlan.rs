@@ -59,9 +59,9 @@ impl Vlans {
         self.0.insert(vid, how);
     }
 
-    /// Takes a VLAN out.
-    pub fn remove(&mut self, vid: u16) {
-        self.0.remove(&vid);
+    /// Takes VLAN `vid` out, unless it is one of `wanted`.
+    pub fn forget(&mut self, vid: Option<u16>, wanted: &Self) {
+        self.0.retain(|have, _| Some(*have) != vid || wanted.contains(*have));
     }
 
     /// Whether the port is in VLAN `vid`.

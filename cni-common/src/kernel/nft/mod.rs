@@ -10,4 +10,6 @@ mod transaction;
 
 pub use elements::{Element, Key, delete_element, elements, find_element, insert_element};
 pub use object::{Chain, Family, Field, Hook, Match, Rule, Set, Verdict};
-pub use transaction::{Transaction, available, chains, delete_chain, delete_unused_table, has_chain, rules};
+pub use transaction::{
+    Transaction, available, chains, delete_chain, delete_unused_table, has_chain, rules, unavailable_ok,
+};

@@ -249,3 +249,14 @@ pub fn available() -> Result<(), Refusal> {
         _ => Ok(()),
     }
 }
+
+/// Deleting where the kernel has no nf_tables is no error: nothing is in them.
+///
+/// # Errors
+/// The refusal, where it has.
+pub fn unavailable_ok(result: Result<(), Refusal>) -> Result<(), Refusal> {
+    match result {
+        Err(_) if available().is_err() => Ok(()),
+        other => other,
+    }
+}
