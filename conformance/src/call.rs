@@ -48,11 +48,19 @@ impl Call {
         call.env("CNI_PATH", dir.as_os_str())
     }
 
-    /// Runs `program` with these words, the last of which names the plugin, in the plugin's place.
+    /// Gives it arguments, which plugins do not have.
+    #[must_use]
+    pub fn args(mut self, words: &[String]) -> Self {
+        self.args = words.to_vec();
+        self
+    }
+
+    /// Runs it through `program` (strace, time, a shell, …), which gets these words in front of it.
     #[must_use]
     pub fn through(mut self, program: &str, words: &[&str]) -> Self {
-        self.program = program.into();
-        self.args = words.iter().map(ToString::to_string).collect();
+        let plugin = std::mem::replace(&mut self.program, program.into());
+        let words = words.iter().map(ToString::to_string).chain([plugin.display().to_string()]);
+        self.args = words.chain(std::mem::take(&mut self.args)).collect();
         self
     }
 

@@ -83,9 +83,8 @@ pub fn warm_up(conf: &Value) {
 /// The system calls of these names that an ADD makes, its children included, as strace prints them.
 pub fn traced_add(conf: &Value, container: &Container, names: &str) -> String {
     let trace = tempfile::NamedTempFile::new().unwrap();
-    let program = cni_conformance::bin_dir().join("bridge");
     let (trace_path, names) = (trace.path().to_str().unwrap(), format!("trace={names}"));
-    let words = ["-f", "-o", trace_path, "-e", &names, program.to_str().unwrap()];
+    let words = ["-f", "-o", trace_path, "-e", &names];
     call("ADD", conf, "c1", container).through("/usr/bin/strace", &words).run().ok();
     std::fs::read_to_string(trace.path()).unwrap()
 }

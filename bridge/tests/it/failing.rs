@@ -251,7 +251,6 @@ fn bridge_as_its_own_ipam_ends_at_once() {
 /// An IPAM plugin that takes its time, then does what host-local does.
 fn slow_ipam(dir: &std::path::Path) {
     let real = cni_conformance::bin_dir();
-    std::fs::copy(real.join("bridge"), dir.join("bridge")).unwrap();
     let script = format!("#!/bin/sh\nsleep 0.7\nexec {}\n", real.join("host-local").display());
     cni_conformance::write_file(&dir.join("slow"), script, 0o755);
 }
@@ -266,9 +265,8 @@ fn a_signal_in_the_middle_undoes_all_and_says_so() {
         let mut conf = bed.conf(&json!({"ipMasq": true, "macspoofchk": true}));
         conf["ipam"]["type"] = json!("slow");
         let pod = Container::new();
-        let bridge = dir.path().join("bridge");
         // Without --foreground, the IPAM plugin gets the signal too, and dies of it.
-        let words = [to, "--preserve-status", "-s", signal, "0.3", bridge.to_str().unwrap()];
+        let words = [to, "--preserve-status", "-s", signal, "0.3"];
         let answer = call("ADD", &conf, "c1", &pod)
             .through("/usr/bin/timeout", &words)
             .env("CNI_PATH", dir.path().as_os_str())
@@ -290,10 +288,9 @@ fn a_del_goes_on_however_many_signals_come() {
     add(&conf, "c1", &pod).ok();
     let mut slow = conf.clone();
     slow["ipam"]["type"] = json!("slow");
-    let bridge = dir.path().join("bridge");
     let script = "exec 3<&0; \"$0\" <&3 & sleep 0.2; kill -TERM $!; sleep 0.1; kill -TERM $!; wait $!";
     call("DEL", &slow, "c1", &pod)
-        .through("/bin/sh", &["-c", script, bridge.to_str().unwrap()])
+        .through("/bin/sh", &["-c", script])
         .env("CNI_PATH", dir.path().as_os_str())
         .run()
         .ok();
@@ -318,13 +315,12 @@ fn a_full_bridge_is_named_and_so_is_what_to_do() {
 fn without_the_right_to_the_network_it_says_which() {
     let bed = Bed::new();
     let before = Snapshot::take();
-    let bridge = cni_conformance::bin_dir().join("bridge");
     // The namespace is opened first: without the capability, /proc shows others' files no more.
     let script =
         "exec 9<\"$CNI_NETNS\"; CNI_NETNS=/proc/self/fd/9 exec setpriv --bounding-set -net_admin \"$0\"";
     let pod = Container::new();
     let call = call("ADD", &bed.conf(&json!({})), "c1", &pod);
-    let why = call.through("/bin/sh", &["-c", script, bridge.to_str().unwrap()]).run().fails(5);
+    let why = call.through("/bin/sh", &["-c", script]).run().fails(5);
     assert!(why.contains("CAP_NET_ADMIN") && why.contains("root"), "{why}");
     assert_eq!(Snapshot::take(), before);
     assert!(bed.leases().is_empty());

@@ -251,11 +251,10 @@ fn rules_of_the_references_nf_tables_back_end_go_too() {
 
 #[test]
 fn a_kernel_without_nf_tables_gets_iptables_unless_the_config_insists() {
-    let bridge = cni_conformance::bin_dir().join("bridge");
     // The first two sockets are for links; those after them ask for nf_tables, and hear that the kernel has none.
     let add_without = |conf: &Value, pod: &Container, sockets: &str| {
         let inject = format!("inject=socket:error=EPROTONOSUPPORT:when={sockets}");
-        let words = ["-o", "/dev/null", "-e", &inject, bridge.to_str().unwrap()];
+        let words = ["-o", "/dev/null", "-e", &inject];
         call("ADD", conf, "c1", pod).through("/usr/bin/strace", &words).run()
     };
     let bed = Bed::new();

@@ -143,17 +143,8 @@ fn a_failed_add_leaves_none_unless_somebody_uses_it() {
     let mut failing = conf.clone();
     failing["ipMasq"] = json!(true);
     let other = Container::new();
-    let answer = call("ADD", &failing, "c2", &other).through(
-        "/usr/bin/strace",
-        &[
-            "-qqf",
-            "-o",
-            "/dev/null",
-            "-e",
-            "inject=socket:error=ENOMEM:when=3",
-            cni_conformance::bin_dir().join("bridge").to_str().unwrap(),
-        ],
-    );
+    let answer = call("ADD", &failing, "c2", &other)
+        .through("/usr/bin/strace", &["-qqf", "-o", "/dev/null", "-e", "inject=socket:error=ENOMEM:when=3"]);
     answer.run().fails(5);
     assert_eq!(Snapshot::take(), before);
     assert!(pod.pings("10.100.0.1"));

@@ -78,8 +78,7 @@ impl Bench {
                 if mode == "dual-stack" {
                     words.push(format!("fd00:{octet}::{low:x}/64"));
                 }
-                let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                return Call::of(Path::new("/"), "none").through(&self.floor.to_string_lossy(), &words);
+                return Call::of(Path::new("/"), &self.floor.to_string_lossy()).args(&words);
             }
         };
         call.command(verb, &conf).attachment(&format!("{side}{n}"), "eth0").netns(pod)
@@ -141,15 +140,31 @@ impl Bench {
         }
     }
 
+    /// System calls of one ADD and one DEL, delegates included, and how many programs each starts beside the plugin.
+    fn cost(&self, case: Case, pod: &Container) -> std::io::Result<String> {
+        let mut cells = Vec::new();
+        for verb in ["ADD", "DEL"] {
+            let trace = tempfile::NamedTempFile::new()?;
+            let words = ["-f", "-qq", "-o", &trace.path().to_string_lossy()];
+            let answer = self.call(case, verb, 0, pod).through("/usr/bin/strace", &words).run();
+            assert!(answer.is_ok(), "{}", answer.dump());
+            let lines = std::fs::read_to_string(trace.path())?;
+            // A call that another process's line cuts in two counts once; signals and exits are no calls.
+            let is_call =
+                |line: &&str| ![" <... ", " --- ", " +++ "].iter().any(|other| line.contains(other));
+            let execs =
+                lines.lines().filter(|line| line.contains("execve(") && line.ends_with(" = 0")).count();
+            let resumed =
+                lines.lines().filter(|line| line.contains("<... execve resumed>") && line.ends_with(" = 0"));
+            let count = lines.lines().filter(is_call).count();
+            cells.push(format!("{count} / {}", execs + resumed.count() - 1));
+        }
+        Ok(cells.join(" | "))
+    }
+
     /// Peak memory in kB of one ADD, its delegate included.
     fn memory(&self, case: Case, pod: &Container) -> String {
-        let program = match case.side {
-            "ours" => self.ours.join("bridge"),
-            "reference" => self.reference.join("bridge"),
-            _ => return "–".to_owned(),
-        };
-        let words = ["-f", "%M", program.to_str().unwrap_or_default()];
-        let answer = self.call(case, "ADD", 0, pod).through("/usr/bin/time", &words).run();
+        let answer = self.call(case, "ADD", 0, pod).through("/usr/bin/time", &["-f", "%M"]).run();
         assert!(answer.is_ok(), "{}", answer.dump());
         let kilobytes = answer.stderr.lines().last().unwrap_or_default().to_owned();
         assert!(self.call(case, "DEL", 0, pod).run().is_ok());
@@ -192,6 +207,12 @@ fn main() -> std::io::Result<()> {
             for (verb, times) in ["ADD", "DEL"].iter().zip(times) {
                 writeln!(out, "| {parallel} | {mode} | {verb} | {} |", compare(&times))?;
             }
+        }
+    }
+    writeln!(out, "\n| network | side | ADD: system calls / programs | DEL |\n|---|---|---|---|")?;
+    for (m, mode) in MODES.iter().enumerate() {
+        for (s, side) in SIDES.iter().enumerate() {
+            writeln!(out, "| {mode} | {side} | {} |", bench.cost(Case::of(m, s), &pods[0])?)?;
         }
     }
     for (s, dir) in [(0, &bench.ours), (1, &bench.reference)] {

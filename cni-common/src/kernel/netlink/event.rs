@@ -59,10 +59,12 @@ pub fn wait<T>(
     }
 }
 
-/// Events lost to a full buffer wake us as well: `ready` is asked either way.
+/// What can't be read whole wakes us as well, as do events lost to a full buffer: `ready` is asked either way.
 fn drain(events: &mut Socket) -> Result<(), Refusal> {
     match events.receive::<RouteNetlinkMessage>() {
-        Err(refusal) if refusal.errno != Errno::ENOBUFS && refusal.errno != Errno::EBADMSG => Err(refusal),
+        Err(refusal) if !matches!(refusal.errno, Errno::ENOBUFS | Errno::EBADMSG | Errno::EMSGSIZE) => {
+            Err(refusal)
+        }
         _ => Ok(()),
     }
 }
