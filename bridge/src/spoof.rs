@@ -13,8 +13,8 @@
 
 use cni_common::kernel::netlink::Socket;
 use cni_common::kernel::nft::{
-    Chain, Element, Family, Field, Hook, Key, Match, Rule, Set, Transaction, Verdict, delete_element,
-    delete_unused_table, elements, find_element, has_chain, insert_element, rules,
+    Chain, Data, Element, Family, Field, Hook, Key, Match, Rule, Set, Transaction, Value, Verdict,
+    delete_element, delete_unused_table, elements, find_element, has_chain, insert_element, rules,
 };
 use cni_common::kernel::{Refusal, absent_ok, unused_ok};
 use cni_common::spec::{Attachment, IfName, MacAddr};
@@ -22,9 +22,9 @@ use nix::errno::Errno;
 
 const TABLE: &str = "cni_macspoofchk";
 const FAMILY: Family = Family::Bridge;
-const PORTS: Set = Set { table: TABLE, name: "ports", key: &[Field::IfName], verdicts: false };
+const PORTS: Set = Set { table: TABLE, name: "ports", key: &[Field::IfName], data: Data::None };
 const ADDRESSES: Set =
-    Set { table: TABLE, name: "addresses", key: &[Field::IfName, Field::Mac], verdicts: false };
+    Set { table: TABLE, name: "addresses", key: &[Field::IfName, Field::Mac], data: Data::None };
 const PREROUTING: Chain = Chain { table: TABLE, name: "prerouting", hook: Some(Hook::BridgePrerouting) };
 
 /// How often an insertion that met somebody else's change is tried again.
@@ -60,8 +60,8 @@ fn insertion(
     mac: MacAddr,
 ) -> Transaction {
     let tag = attachment.tag();
-    insert_element(&mut transaction, FAMILY, &PORTS, (&Key::port(port), None), &tag);
-    insert_element(&mut transaction, FAMILY, &ADDRESSES, (&Key::port_and_mac(port, mac), None), &tag);
+    insert_element(&mut transaction, FAMILY, &PORTS, (&Key::port(port), Value::None), &tag);
+    insert_element(&mut transaction, FAMILY, &ADDRESSES, (&Key::port_and_mac(port, mac), Value::None), &tag);
     transaction
 }
 

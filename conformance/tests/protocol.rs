@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PLUGINS: [&str; 3] = ["bridge", "host-local", "loopback"];
+const PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
 
 /// A call whose every part is right.
 fn good(plugin: &str, command: &str) -> Call {

@@ -9,7 +9,7 @@
 //! The chain is a container's, not an attachment's: two of its interfaces on one network share it.
 
 use super::multicast;
-use cni_common::kernel::iptables::{Chain, Family, Iptables};
+use cni_common::kernel::iptables::{Chain, Family, Iptables, Saved};
 use cni_common::spec::name::reference_digest;
 use cni_common::spec::{Attachment, Error, NetworkName, Result};
 use ipnet::IpNet;
@@ -17,8 +17,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 const TABLE: &str = "nat";
-/// Somebody else's change between our look and our change fails ours whole; then we look again.
-const TRIES: usize = 5;
 /// What `xt_comment` holds, less the closing NUL.
 const MAX_COMMENT: usize = 255;
 
@@ -67,7 +65,7 @@ pub fn add(attachment: &Attachment, nets: &[IpNet]) -> Result<()> {
         // As a rule, the chain is not there: one run does all.
         let with_chain: Vec<String> = [format!("-N {chain}")].into_iter().chain(lines.clone()).collect();
         let Err(error) = iptables.change(TABLE, &with_chain) else { continue };
-        let have = iptables.rules(TABLE)?;
+        let have = iptables.saved(TABLE)?.rules;
         if !have.iter().any(|rule| leads_from(rule, &chain)) {
             return Err(error);
         }
@@ -115,22 +113,10 @@ pub fn delete(attachment: &Attachment, stays: impl Fn(&IpAddr) -> bool) -> Resul
     let chain = chain_name(&attachment.network, attachment.container_id.as_str());
     for family in Family::BOTH {
         for iptables in Iptables::holding(family, TABLE, Chain::Named(&chain))? {
-            change_by(&iptables, |rules| removal(rules, &chain, &stays))?;
+            iptables.edit(TABLE, |saved| removal(&saved.rules, &chain, &stays))?;
         }
     }
     Ok(())
-}
-
-fn change_by(iptables: &Iptables, decide: impl Fn(&[String]) -> Vec<String>) -> Result<()> {
-    let mut outcome = Ok(());
-    for _ in 0..TRIES {
-        let lines = decide(&iptables.rules(TABLE)?);
-        outcome = if lines.is_empty() { Ok(()) } else { iptables.change(TABLE, &lines) };
-        if outcome.is_ok() {
-            break;
-        }
-    }
-    outcome
 }
 
 /// The addresses of `nets` that are not masqueraded as [`add`] does it, with what is wrong.
@@ -141,7 +127,7 @@ pub fn missing(attachment: &Attachment, net: &IpNet) -> Result<Option<String>> {
     let chain = chain_name(&attachment.network, attachment.container_id.as_str());
     let mut found = Vec::new();
     for iptables in Iptables::holding(Family::of(net.addr()), TABLE, Chain::Named(&chain))? {
-        found.extend(iptables.rules(TABLE)?);
+        found.extend(iptables.saved(TABLE)?.rules);
     }
     let lacks = wanted(attachment, net).into_iter().find(|rule| !found.contains(rule));
     Ok(lacks.map(|rule| format!("no rule {rule}")))
@@ -163,7 +149,7 @@ fn owner<'a>(rule: &'a str, network: &NetworkName) -> Option<(String, &'a str)> 
 pub fn gc(network: &NetworkName, valid: &BTreeSet<&str>) -> Result<()> {
     for family in Family::BOTH {
         for iptables in Iptables::holding(family, TABLE, Chain::Prefix("CNI-"))? {
-            change_by(&iptables, |rules| {
+            iptables.edit(TABLE, |Saved { rules, .. }| {
                 let owners = rules.iter().filter_map(|rule| owner(rule, network));
                 let orphans: BTreeMap<String, &str> = owners.filter(|(_, id)| !valid.contains(id)).collect();
                 orphans.keys().flat_map(|chain| removal(rules, chain, |_| false)).collect()

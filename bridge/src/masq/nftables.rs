@@ -21,8 +21,8 @@
 
 use cni_common::kernel::netlink::Socket;
 use cni_common::kernel::nft::{
-    Chain, Element, Family, Field, Hook, Key, Match, Rule, Set, Transaction, Verdict, chains, delete_chain,
-    delete_element, delete_unused_table, elements, find_element, insert_element,
+    Chain, Data, Element, End, Family, Field, Hook, Key, Match, Rule, Set, Transaction, Value, Verdict,
+    chains, delete_chain, delete_element, delete_unused_table, elements, find_element, insert_element,
 };
 use cni_common::kernel::{Refusal, absent_ok, unused_ok};
 use cni_common::spec::name::digest;
@@ -37,8 +37,9 @@ const POSTROUTING: Chain = Chain { table: TABLE, name: "postrouting", hook: Some
 
 /// From the pods' addresses to their networks' chains.
 const fn sources(family: Family) -> Set<'static> {
-    let key: &[Field] = if matches!(family, Family::V6) { &[Field::Ipv6] } else { &[Field::Ipv4] };
-    Set { table: TABLE, name: SOURCES, key, verdicts: true }
+    let key: &[Field] =
+        if matches!(family, Family::V6) { &[Field::Ipv6(End::Source)] } else { &[Field::Ipv4(End::Source)] };
+    Set { table: TABLE, name: SOURCES, key, data: Data::Verdict }
 }
 
 /// How often an insertion that met somebody else's change is tried again.
@@ -99,7 +100,13 @@ fn insert(transaction: &mut Transaction, attachment: &Attachment, nets: &[IpNet]
     for net in nets {
         let name = chain_name(&attachment.network, net);
         let (family, key) = (Family::of(net.addr()), Key::from(net.addr()));
-        insert_element(transaction, family, &sources(family), (&key, Some(&subnet_chain(&name))), &tag);
+        insert_element(
+            transaction,
+            family,
+            &sources(family),
+            (&key, Value::Goto(&subnet_chain(&name))),
+            &tag,
+        );
     }
 }
 
@@ -180,7 +187,7 @@ struct Source {
     chain: String,
 }
 
-fn source(Element { key, tag, chain }: Element) -> Option<Source> {
+fn source(Element { key, tag, chain, .. }: Element) -> Option<Source> {
     Some(Source { address: key.ip()?, tag, chain })
 }
 

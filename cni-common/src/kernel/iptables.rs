@@ -65,6 +65,15 @@ pub enum Chain<'a> {
     Prefix(&'a str),
 }
 
+/// What a table holds, as `iptables-save` prints it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// The names of its chains.
+    pub chains: Vec<String>,
+    /// Its rules: `-A CHAIN …`.
+    pub rules: Vec<String>,
+}
+
 /// `iptables-save` and `iptables-restore` of one family and kind.
 #[derive(Debug)]
 pub struct Iptables {
@@ -118,13 +127,35 @@ impl Iptables {
         Some(Self { save: program(&format!("{name}-save"))?, restore: program(&format!("{name}-restore"))? })
     }
 
-    /// The rules of `table`, as `iptables-save` prints them: `-A CHAIN …`.
+    /// What `table` holds.
     ///
     /// # Errors
     /// Code 5: what the program says.
-    pub fn rules(&self, table: &str) -> Result<Vec<String>> {
+    pub fn saved(&self, table: &str) -> Result<Saved> {
         let output = run(Command::new(&self.save).args(["-t", table]), "")?;
-        Ok(output.lines().filter(|line| line.starts_with("-A ")).map(ToOwned::to_owned).collect())
+        let chains = output.lines().filter_map(|line| line.strip_prefix(':')?.split(' ').next());
+        Ok(Saved {
+            chains: chains.map(ToOwned::to_owned).collect(),
+            rules: output.lines().filter(|line| line.starts_with("-A ")).map(ToOwned::to_owned).collect(),
+        })
+    }
+
+    /// Does to `table` what `decide` makes of its contents, and again when somebody else's change came between: that
+    /// fails ours whole.
+    ///
+    /// # Errors
+    /// Code 5: what the program says, each time.
+    pub fn edit(&self, table: &str, decide: impl Fn(&Saved) -> Vec<String>) -> Result<()> {
+        const TRIES: usize = 5;
+        let mut outcome = Ok(());
+        for _ in 0..TRIES {
+            let lines = decide(&self.saved(table)?);
+            outcome = if lines.is_empty() { Ok(()) } else { self.change(table, &lines) };
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
     }
 
     /// Does what `lines` say to `table`, all of it or nothing, once nobody else changes it.

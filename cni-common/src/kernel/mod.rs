@@ -1,6 +1,7 @@
 //! Touching the machine: network namespaces, sysctls, rtnetlink and nf_tables. No helper program is
 //! run, but for iptables where a config asks for it.
 
+pub mod conntrack;
 pub mod iptables;
 pub mod netlink;
 pub mod netns;

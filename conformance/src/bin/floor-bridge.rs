@@ -7,7 +7,9 @@ use cni_common::kernel::netlink::addr::Dad;
 use cni_common::kernel::netlink::link::{PortFlags, VethPair, random_mac};
 use cni_common::kernel::netlink::{Socket, addr, all_ok, link};
 use cni_common::kernel::netns::Netns;
-use cni_common::kernel::nft::{Chain, Family, Field, Key, Set, Transaction, delete_element, insert_element};
+use cni_common::kernel::nft::{
+    Chain, Data, End, Family, Field, Key, Set, Transaction, Value, delete_element, insert_element,
+};
 use cni_common::spec::{Code, Coded, Error, IfName, Result};
 use ipnet::IpNet;
 use std::os::fd::AsRawFd;
@@ -83,7 +85,7 @@ impl<'a> Floor<'a> {
         batch.push(link::set_up(index, true));
         all_ok(inside.batch(batch)?)?;
         self.change_elements(|transaction, family, set, key, chain| {
-            insert_element(transaction, family, set, (key, Some(chain)), "floor");
+            insert_element(transaction, family, set, (key, Value::Goto(chain)), "floor");
         })?;
         link::find(&mut socket, &self.host)?;
         Ok(())
@@ -106,8 +108,9 @@ impl<'a> Floor<'a> {
         }
         let mut transaction = Transaction::default();
         for net in &self.addresses {
-            let field: &[Field] = if net.addr().is_ipv4() { &[Field::Ipv4] } else { &[Field::Ipv6] };
-            let set = Set { table: TABLE, name: "sources", key: field, verdicts: true };
+            let family = Family::of(net.addr());
+            let field = &[Field::address(family, End::Source)];
+            let set = Set { table: TABLE, name: "sources", key: field, data: Data::Verdict };
             let chain = Chain { table: TABLE, name: self.chain, hook: None };
             change(&mut transaction, Family::of(net.addr()), &set, &net.addr().into(), &chain);
         }

@@ -7,10 +7,12 @@ use super::socket::{Message, Socket};
 use crate::kernel::refusal::Refusal;
 use crate::spec::Route;
 use ipnet::IpNet;
+use netlink_packet_core::NLM_F_REQUEST;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
+use nix::errno::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// `RT_TABLE_MAIN`
@@ -75,6 +77,25 @@ pub fn list(socket: &mut Socket) -> Result<Vec<Found>, Refusal> {
         }));
     }
     Ok(routes)
+}
+
+/// The index of the link over which the kernel would send to `ip`; `None` when it knows no way.
+///
+/// # Errors
+/// Any refusal but that there is no route.
+pub fn link_to(socket: &mut Socket, ip: IpAddr) -> Result<Option<u32>, Refusal> {
+    let mut body = RouteMessage::default();
+    body.header.address_family = family(ip);
+    body.header.destination_prefix_length = IpNet::from(ip).max_prefix_len();
+    body.attributes = vec![RouteAttribute::Destination(ip.into())];
+    let doing = format!("look up the route to {ip}");
+    let body = RouteNetlinkMessage::GetRoute(body);
+    match socket.get(Message { doing, flags: NLM_F_REQUEST, body }) {
+        Ok(RouteNetlinkMessage::NewRoute(route)) => Ok(read(&route).and_then(|found| found.link)),
+        Ok(_) => Ok(None),
+        Err(refusal) if matches!(refusal.errno, Errno::ENETUNREACH | Errno::EHOSTUNREACH) => Ok(None),
+        Err(refusal) => Err(refusal),
+    }
 }
 
 fn read(message: &RouteMessage) -> Option<Found> {

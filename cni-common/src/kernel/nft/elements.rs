@@ -39,6 +39,40 @@ impl Key {
         Self(bytes)
     }
 
+    /// `inet_proto . inet_service`, behind an `ipv4_addr` or `ipv6_addr` if there is one.
+    #[must_use]
+    pub fn service(address: Option<IpAddr>, protocol: u8, port: u16) -> Self {
+        let mut bytes = address.map(octets).unwrap_or_default();
+        bytes.extend([protocol, 0, 0, 0]);
+        bytes.extend(padded(port));
+        Self(bytes)
+    }
+
+    /// What [`Key::service`] was made of.
+    #[must_use]
+    pub fn as_service(&self) -> Option<(Option<IpAddr>, u8, u16)> {
+        let (address, rest) = self.0.split_at_checked(self.0.len().checked_sub(8)?)?;
+        let &[protocol, _, _, _, high, low, _, _] = rest else { return None };
+        let address = if address.is_empty() { None } else { Some(Self(address.to_vec()).ip()?) };
+        Some((address, protocol, u16::from_be_bytes([high, low])))
+    }
+
+    /// An address and a port, as data that destination NAT takes.
+    #[must_use]
+    pub fn target(ip: IpAddr, port: u16) -> Self {
+        let mut bytes = octets(ip);
+        bytes.extend(padded(port));
+        Self(bytes)
+    }
+
+    /// What [`Key::target`] was made of.
+    #[must_use]
+    pub fn as_target(&self) -> Option<(IpAddr, u16)> {
+        let (address, rest) = self.0.split_at_checked(self.0.len().checked_sub(4)?)?;
+        let &[high, low, _, _] = rest else { return None };
+        Some((Self(address.to_vec()).ip()?, u16::from_be_bytes([high, low])))
+    }
+
     /// The address, of a key that is one.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
@@ -53,6 +87,11 @@ impl Key {
     pub fn mac(&self) -> Option<MacAddr> {
         self.0.get(IFNAMSIZ..IFNAMSIZ + 6)?.try_into().ok().map(MacAddr)
     }
+}
+
+fn padded(port: u16) -> [u8; 4] {
+    let [high, low] = port.to_be_bytes();
+    [high, low, 0, 0]
 }
 
 impl From<IpAddr> for Key {
@@ -70,6 +109,19 @@ pub struct Element {
     pub tag: String,
     /// The chain that its packets go to; empty in a set without verdicts.
     pub chain: String,
+    /// Its value, in a map of values.
+    pub data: Option<Key>,
+}
+
+/// What a new element leads to.
+#[derive(Debug, Clone, Copy)]
+pub enum Value<'a> {
+    /// Nothing: it is in a set.
+    None,
+    /// A chain, and not back.
+    Goto(&'a Chain<'a>),
+    /// This value.
+    Data(&'a Key),
 }
 
 /// `NFTNL_UDATA_SET_ELEM_COMMENT` and, the same number, `NFTNL_UDATA_RULE_COMMENT`.
@@ -111,20 +163,27 @@ fn change(set: &Set, key: &Key, rest: Vec<SetElementAttribute>) -> SetElementMes
     }
 }
 
-/// Adds an element of `tag`'s that must not be there yet (`EEXIST`): packets with that key go to the chain `goto`.
+/// Adds an element of `tag`'s that must not be there yet (`EEXIST`).
 pub fn insert_element(
     transaction: &mut Transaction,
     family: Family,
     set: &Set,
-    (key, goto): (&Key, Option<&Chain>),
+    (key, value): (&Key, Value),
     tag: &str,
 ) {
-    let verdict = goto.map(|chain| {
-        let goto =
-            vec![VerdictAttribute::Code(Verdict::Goto), VerdictAttribute::Chain(chain.name.to_owned())];
-        SetElementAttribute::Data(DataAttribute::Verdict(goto))
-    });
-    let rest = verdict.into_iter().chain([SetElementAttribute::UserData(comment(tag))]).collect();
+    let data = match value {
+        Value::None => None,
+        Value::Goto(chain) => Some(DataAttribute::Verdict(vec![
+            VerdictAttribute::Code(Verdict::Goto),
+            VerdictAttribute::Chain(chain.name.to_owned()),
+        ])),
+        Value::Data(Key(bytes)) => Some(DataAttribute::Value(bytes.clone())),
+    };
+    let rest = data
+        .map(SetElementAttribute::Data)
+        .into_iter()
+        .chain([SetElementAttribute::UserData(comment(tag))])
+        .collect();
     transaction.push(message(
         family,
         format!("add an element of {tag} to nf_tables set {} {}", set.table, set.name),
@@ -197,11 +256,12 @@ fn read(message: NetfilterMessage) -> Vec<Element> {
 fn read_element(attributes: Vec<SetElementAttribute>) -> Option<Element> {
     let mut key = None;
     let mut tag = None;
-    let mut chain = None;
+    let (mut chain, mut data) = (None, None);
     for attribute in attributes {
         match attribute {
             SetElementAttribute::Key(DataAttribute::Value(bytes)) => key = Some(Key(bytes)),
             SetElementAttribute::UserData(bytes) => tag = read_comment(&bytes),
+            SetElementAttribute::Data(DataAttribute::Value(bytes)) => data = Some(Key(bytes)),
             SetElementAttribute::Data(DataAttribute::Verdict(verdict)) => {
                 chain = verdict.into_iter().find_map(|part| match part {
                     VerdictAttribute::Chain(name) => Some(name),
@@ -211,12 +271,25 @@ fn read_element(attributes: Vec<SetElementAttribute>) -> Option<Element> {
             _ => {}
         }
     }
-    Some(Element { key: key?, tag: tag.unwrap_or_default(), chain: chain.unwrap_or_default() })
+    Some(Element { key: key?, tag: tag.unwrap_or_default(), chain: chain.unwrap_or_default(), data })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{comment, read_comment};
+    use super::{Key, comment, read_comment};
+
+    #[test]
+    fn services_and_targets_are_read_back() {
+        for address in [None, Some("10.1.0.2".parse().unwrap()), Some("fd00::2".parse().unwrap())] {
+            assert_eq!(Key::service(address, 17, 5353).as_service(), Some((address, 17, 5353)));
+        }
+        for ip in ["10.1.0.2".parse().unwrap(), "fd00::2".parse().unwrap()] {
+            assert_eq!(Key::target(ip, 80).as_target(), Some((ip, 80)));
+        }
+        assert_eq!(Key(vec![1; 7]).as_service(), None);
+        assert_eq!(Key(vec![1; 9]).as_service(), None);
+        assert_eq!(Key(vec![1; 7]).as_target(), None);
+    }
 
     #[test]
     fn a_comment_is_read_back_and_a_long_one_is_cut_at_a_character() {

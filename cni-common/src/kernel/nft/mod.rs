@@ -8,8 +8,9 @@ mod elements;
 mod object;
 mod transaction;
 
-pub use elements::{Element, Key, delete_element, elements, find_element, insert_element};
-pub use object::{Chain, Family, Field, Hook, Match, Rule, Set, Verdict};
+pub use elements::{Element, Key, Value, delete_element, elements, find_element, insert_element};
+pub use object::{Chain, Data, End, Family, Field, Hook, Match, Rule, Set, Verdict};
 pub use transaction::{
-    Transaction, available, chains, delete_chain, delete_unused_table, has_chain, rules, unavailable_ok,
+    Transaction, available, chains, delete_chain, delete_unused_table, has_chain, has_set, rules,
+    unavailable_ok,
 };

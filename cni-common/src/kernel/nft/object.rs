@@ -3,7 +3,7 @@
 use super::elements::comment;
 use crate::kernel::netlink::Message;
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST};
+use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST};
 use netlink_packet_netfilter::nftables::{
     Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, ExpressionAttribute, Expressions,
     Hook as NftHook, HookNumber, Immediate, InetHookNumber, ListAttribute, Lookup, Meta, MetaKey,
@@ -54,57 +54,59 @@ impl Family {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
     /// `ipv4_addr`
-    Ipv4,
+    Ipv4(End),
     /// `ipv6_addr`
-    Ipv6,
-    /// `ether_addr`
+    Ipv6(End),
+    /// `ether_addr`, the source's
     Mac,
-    /// `ifname`
+    /// `ifname`, of where the packet came in
     IfName,
+    /// `inet_proto`
+    Protocol,
+    /// `inet_service`, the destination's
+    Port,
 }
 
 impl Field {
-    /// That of the addresses of `net`.
-    const fn of(net: &IpNet) -> Self {
-        match net {
-            IpNet::V4(_) => Self::Ipv4,
-            IpNet::V6(_) => Self::Ipv6,
-        }
+    /// An address of a family.
+    #[must_use]
+    pub const fn address(family: Family, end: End) -> Self {
+        if matches!(family, Family::V6) { Self::Ipv6(end) } else { Self::Ipv4(end) }
     }
 
     const fn len(self) -> u32 {
         match self {
-            Self::Ipv4 => 4,
-            Self::Ipv6 | Self::IfName => 16,
+            Self::Ipv4(_) => 4,
+            Self::Ipv6(_) | Self::IfName => 16,
             Self::Mac => 6,
+            Self::Protocol => 1,
+            Self::Port => 2,
         }
     }
 
     /// `nft`'s number for the type, which tells it how to print keys.
     const fn type_number(self) -> u32 {
         match self {
-            Self::Ipv4 => 7,
-            Self::Ipv6 => 8,
+            Self::Ipv4(_) => 7,
+            Self::Ipv6(_) => 8,
             Self::Mac => 9,
+            Self::Protocol => 12,
+            Self::Port => 13,
             Self::IfName => 41,
         }
     }
 
     /// Loads what a packet has there into `register`.
-    fn load(self, from: End, register: Register) -> Expressions {
-        let (base, offset) = match (self, from) {
-            (Self::IfName, _) => {
-                return Expressions::Meta(vec![
-                    Meta::DestinationRegister(register),
-                    Meta::Key(MetaKey::Iifname),
-                ]);
-            }
-            (Self::Ipv4, End::Source) => (NETWORK_HEADER, 12),
-            (Self::Ipv4, End::Destination) => (NETWORK_HEADER, 16),
-            (Self::Ipv6, End::Source) => (NETWORK_HEADER, 8),
-            (Self::Ipv6, End::Destination) => (NETWORK_HEADER, 24),
-            (Self::Mac, End::Source) => (LINK_HEADER, 6),
-            (Self::Mac, End::Destination) => (LINK_HEADER, 0),
+    fn load(self, register: Register) -> Expressions {
+        let (base, offset) = match self {
+            Self::IfName => return load_meta(MetaKey::Iifname, register),
+            Self::Protocol => return load_meta(MetaKey::L4Proto, register),
+            Self::Ipv4(End::Source) => (NETWORK_HEADER, 12),
+            Self::Ipv4(End::Destination) => (NETWORK_HEADER, 16),
+            Self::Ipv6(End::Source) => (NETWORK_HEADER, 8),
+            Self::Ipv6(End::Destination) => (NETWORK_HEADER, 24),
+            Self::Mac => (LINK_HEADER, 6),
+            Self::Port => (TRANSPORT_HEADER, 2),
         };
         Expressions::Payload(vec![
             Payload::DestinationRegister(register),
@@ -115,10 +117,22 @@ impl Field {
     }
 }
 
+fn load_meta(key: MetaKey, register: Register) -> Expressions {
+    Expressions::Meta(vec![Meta::DestinationRegister(register), Meta::Key(key)])
+}
+
+/// The `at`-th register of four bytes.
+fn register(at: u32) -> Register {
+    const NFT_REG32_00: u32 = 8;
+    Register::from(NFT_REG32_00 + at)
+}
+
 /// Which end of a packet's way a field tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub enum End {
+    /// Where it comes from.
     Source,
+    /// Where it goes.
     Destination,
 }
 
@@ -127,6 +141,12 @@ enum End {
 pub enum Hook {
     /// NAT before a packet leaves, at `srcnat`'s priority.
     SourceNat,
+    /// NAT of what comes in, at `dstnat`'s priority.
+    DestinationNat,
+    /// NAT of what the machine itself sends, at `dstnat`'s priority.
+    OutputNat,
+    /// A filter for what comes in, before connection tracking (`raw`).
+    First,
     /// A filter for what comes in by a bridge port, before anything else.
     BridgePrerouting,
 }
@@ -142,37 +162,45 @@ pub struct Chain<'a> {
     pub hook: Option<Hook>,
 }
 
-/// A set, or a map to verdicts.
+/// What the keys of a set lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data<'a> {
+    /// Nothing: it is a set, not a map.
+    None,
+    /// A verdict.
+    Verdict,
+    /// Values of these types, one behind the other.
+    Fields(&'a [Field]),
+}
+
+/// A set or a map.
 #[derive(Debug, Clone, Copy)]
 pub struct Set<'a> {
     /// Its table.
     pub table: &'a str,
     /// Its name.
     pub name: &'a str,
-    /// What its keys are made of: sources of packets.
+    /// What its keys are made of.
     pub key: &'a [Field],
-    /// Whether each key has a verdict.
-    pub verdicts: bool,
+    /// What they lead to.
+    pub data: Data<'a>,
 }
 
 impl Set<'_> {
-    /// `nft`'s number for the type of the keys; a concatenation packs its fields' numbers, six bits each.
-    fn key_type(&self) -> u32 {
-        self.key.iter().fold(0, |packed, field| packed << 6 | field.type_number())
-    }
-
-    fn key_len(&self) -> u32 {
-        self.key.iter().map(|field| field.len().next_multiple_of(4)).sum()
-    }
-
     /// Loads the key of a packet into the first registers, one field behind the other.
     fn load_key(&self) -> impl Iterator<Item = Expressions> {
-        // Registers are of 16 bytes, and but for the last field of a key ours fill theirs.
-        self.key
-            .iter()
-            .zip([Register::Reg1, Register::Reg2])
-            .map(|(field, register)| field.load(End::Source, register))
+        self.key.iter().enumerate().map(|(i, field)| field.load(register(words(&self.key[..i]))))
     }
+}
+
+/// `nft`'s number for the type of these fields; a concatenation packs their numbers, six bits each.
+fn packed_type(fields: &[Field]) -> u32 {
+    fields.iter().fold(0, |packed, field| packed << 6 | field.type_number())
+}
+
+/// How many four-byte words they take, each field filling its last.
+fn words(fields: &[Field]) -> u32 {
+    fields.iter().map(|field| field.len().div_ceil(4)).sum()
 }
 
 /// What a rule looks at.
@@ -180,6 +208,16 @@ impl Set<'_> {
 pub enum Match<'a> {
     /// The destination lies in this network.
     To(IpNet),
+    /// The source lies in this network.
+    From(IpNet),
+    /// One end does not lie in this network.
+    Outside(End, IpNet),
+    /// The destination is an address of this machine, or is none.
+    Local(bool),
+    /// These bits of the packet's mark are set.
+    Mark(u32),
+    /// The packet came in by this interface, or by any other.
+    Interface(&'a str, bool),
     /// The packet's key is in this set.
     In(Set<'a>),
     /// The packet's key is not in this set.
@@ -197,6 +235,10 @@ pub enum Verdict<'a> {
     Masquerade,
     /// Whatever the map says for the packet's key.
     Look(Set<'a>),
+    /// These bits of the packet's mark are set, and the next rule is looked at.
+    SetMark(u32),
+    /// Destination NAT to the address and port that the map says for the packet's key.
+    Dnat(Set<'a>),
 }
 
 /// A rule.
@@ -228,6 +270,14 @@ const BRIDGE_FIRST: u32 = (-300i32).cast_unsigned();
 const LINK_HEADER: u32 = 0;
 /// `NFT_PAYLOAD_NETWORK_HEADER`
 const NETWORK_HEADER: u32 = 1;
+/// `NFT_PAYLOAD_TRANSPORT_HEADER`
+const TRANSPORT_HEADER: u32 = 2;
+/// `NF_IP_PRI_NAT_DST`, as a number of netlink
+const DSTNAT: u32 = (-100i32).cast_unsigned();
+/// `NF_IP_PRI_RAW`, as a number of netlink
+const RAW: u32 = (-300i32).cast_unsigned();
+/// `RTN_LOCAL`
+const RTN_LOCAL: u32 = 2;
 
 pub(super) const SET: u16 = NLM_F_REQUEST | NLM_F_ACK;
 
@@ -256,6 +306,9 @@ pub(super) fn new_chain(family: Family, chain: &Chain) -> Message<NetfilterMessa
     if let Some(hook) = chain.hook {
         let (kind, number, priority) = match hook {
             Hook::SourceNat => ("nat", InetHookNumber::PostRouting, SRCNAT),
+            Hook::DestinationNat => ("nat", InetHookNumber::PreRouting, DSTNAT),
+            Hook::OutputNat => ("nat", InetHookNumber::LocalOut, DSTNAT),
+            Hook::First => ("filter", InetHookNumber::PreRouting, RAW),
             Hook::BridgePrerouting => ("filter", InetHookNumber::PreRouting, BRIDGE_FIRST),
         };
         let hook = vec![NftHook::Number(HookNumber::Inet(number)), NftHook::Priority(priority)];
@@ -273,14 +326,25 @@ pub(super) fn new_set(family: Family, set: &Set, id: u32) -> Message<NetfilterMe
     let mut attributes = vec![
         SetAttribute::Table(set.table.to_owned()),
         SetAttribute::Name(set.name.to_owned()),
-        SetAttribute::Flags(SetFlags::from_bits_retain(if set.verdicts { IS_MAP } else { 0 })),
-        SetAttribute::KeyType(set.key_type()),
-        SetAttribute::KeyLen(set.key_len()),
+        SetAttribute::Flags(SetFlags::from_bits_retain(if set.data == Data::None { 0 } else { IS_MAP })),
+        SetAttribute::KeyType(packed_type(set.key)),
+        SetAttribute::KeyLen(4 * words(set.key)),
         SetAttribute::Id(id),
     ];
-    attributes.extend(set.verdicts.then_some(SetAttribute::DataType(DATA_IS_VERDICT)));
+    match set.data {
+        Data::None => {}
+        Data::Verdict => attributes.push(SetAttribute::DataType(DATA_IS_VERDICT)),
+        Data::Fields(fields) => attributes
+            .extend([SetAttribute::DataType(packed_type(fields)), SetAttribute::DataLen(4 * words(fields))]),
+    }
     let doing = format!("make nf_tables set {} {}", set.table, set.name);
     message(family, doing, SET | NLM_F_CREATE, NfTablesMessage::NewSet(SetMessage { attributes }))
+}
+
+pub(super) fn delete_set(family: Family, set: &Set) -> Message<NetfilterMessage> {
+    let attributes = vec![SetAttribute::Table(set.table.to_owned()), SetAttribute::Name(set.name.to_owned())];
+    let doing = format!("delete nf_tables set {} {}", set.table, set.name);
+    message(family, doing, SET, NfTablesMessage::DeleteSet(SetMessage { attributes }))
 }
 
 /// Deletes every rule of a chain.
@@ -293,24 +357,8 @@ pub(super) fn flush(family: Family, chain: &Chain) -> Message<NetfilterMessage> 
 
 pub(super) fn new_rule(family: Family, rule: &Rule) -> Message<NetfilterMessage> {
     let chain = &rule.chain;
-    let mut expressions = Vec::new();
-    for each in rule.matches {
-        match each {
-            Match::To(net) => expressions.extend(destination_in(net)),
-            Match::In(set) => expressions.extend(look_up(set, vec![])),
-            Match::NotIn(set) => expressions.extend(look_up(set, vec![Lookup::Flags(INVERTED)])),
-        }
-    }
-    match &rule.verdict {
-        Verdict::Return => expressions.push(immediate(NftVerdict::Return)),
-        Verdict::Drop => expressions.push(immediate(NftVerdict::Other(NF_DROP))),
-        Verdict::Masquerade => {
-            expressions.push(Expressions::Other { expression_type: "masq".to_owned(), attributes: vec![] });
-        }
-        Verdict::Look(map) => {
-            expressions.extend(look_up(map, vec![Lookup::DestinationRegister(Register::Verdict)]));
-        }
-    }
+    let mut expressions: Vec<Expressions> = rule.matches.iter().flat_map(Match::expressions).collect();
+    expressions.extend(rule.verdict.expressions(family));
     let expressions: Vec<ListAttribute<ExpressionAttribute>> =
         expressions.into_iter().map(Into::into).collect();
     let mut attributes = vec![
@@ -324,6 +372,113 @@ pub(super) fn new_rule(family: Family, rule: &Rule) -> Message<NetfilterMessage>
     message(family, doing, flags, NfTablesMessage::NewRule(RuleMessage { attributes }))
 }
 
+impl Match<'_> {
+    fn expressions(&self) -> Vec<Expressions> {
+        match self {
+            Self::To(net) => in_network(End::Destination, net, Operator::Equal).to_vec(),
+            Self::From(net) => in_network(End::Source, net, Operator::Equal).to_vec(),
+            Self::Outside(end, net) => in_network(*end, net, Operator::NotEqual).to_vec(),
+            Self::Local(wanted) => vec![
+                other(
+                    "fib",
+                    &[(FIB_DREG, u32::from(register(0))), (FIB_RESULT, FIB_ADDRTYPE), (FIB_FLAGS, FIB_DADDR)],
+                ),
+                compare(equal(*wanted), RTN_LOCAL.to_ne_bytes().to_vec()),
+            ],
+            Self::Mark(bits) => vec![
+                load_meta(MetaKey::Mark, register(0)),
+                mask(bits.to_ne_bytes().to_vec(), vec![0; 4]),
+                compare(Operator::Equal, bits.to_ne_bytes().to_vec()),
+            ],
+            Self::Interface(name, wanted) => {
+                let mut bytes = name.as_bytes().to_vec();
+                bytes.resize(Field::IfName.len() as usize, 0);
+                vec![Field::IfName.load(register(0)), compare(equal(*wanted), bytes)]
+            }
+            Self::In(set) => look_up(set, vec![]),
+            Self::NotIn(set) => look_up(set, vec![Lookup::Flags(INVERTED)]),
+        }
+    }
+}
+
+impl Verdict<'_> {
+    fn expressions(&self, family: Family) -> Vec<Expressions> {
+        match self {
+            Self::Return => vec![immediate(NftVerdict::Return)],
+            Self::Drop => vec![immediate(NftVerdict::Other(NF_DROP))],
+            Self::Masquerade => vec![other("masq", &[])],
+            Self::Look(map) => look_up(map, vec![Lookup::DestinationRegister(Register::Verdict)]),
+            Self::SetMark(bits) => vec![
+                load_meta(MetaKey::Mark, register(0)),
+                mask((!bits).to_ne_bytes().to_vec(), bits.to_ne_bytes().to_vec()),
+                Expressions::Meta(vec![Meta::SourceRegister(register(0)), Meta::Key(MetaKey::Mark)]),
+            ],
+            Self::Dnat(map) => {
+                let mut expressions = look_up(map, vec![Lookup::DestinationRegister(register(0))]);
+                let address = Field::address(family, End::Destination);
+                let number = if family == Family::V6 { NFPROTO_IPV6 } else { NFPROTO_IPV4 };
+                let port = register(words(&[address]));
+                expressions.push(other(
+                    "nat",
+                    &[
+                        (NAT_TYPE, NAT_DNAT),
+                        (NAT_FAMILY, number),
+                        (NAT_REG_ADDR_MIN, u32::from(register(0))),
+                        (NAT_REG_PROTO_MIN, u32::from(port)),
+                    ],
+                ));
+                expressions
+            }
+        }
+    }
+}
+
+/// `NFTA_FIB_*`, `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`
+const FIB_DREG: u16 = 1;
+const FIB_RESULT: u16 = 2;
+const FIB_FLAGS: u16 = 3;
+const FIB_ADDRTYPE: u32 = 3;
+const FIB_DADDR: u32 = 2;
+/// `NFTA_NAT_*`, `NFT_NAT_DNAT`, `NFPROTO_*`
+const NAT_TYPE: u16 = 1;
+const NAT_FAMILY: u16 = 2;
+const NAT_REG_ADDR_MIN: u16 = 3;
+const NAT_REG_PROTO_MIN: u16 = 5;
+const NAT_DNAT: u32 = 1;
+const NFPROTO_IPV4: u32 = 2;
+const NFPROTO_IPV6: u32 = 10;
+
+/// An expression that the crate has no type for; all its attributes are numbers.
+fn other(name: &str, numbers: &[(u16, u32)]) -> Expressions {
+    let attributes =
+        numbers.iter().map(|(kind, number)| DefaultNla::new(*kind, number.to_be_bytes().to_vec()));
+    Expressions::Other { expression_type: name.to_owned(), attributes: attributes.collect() }
+}
+
+const fn equal(wanted: bool) -> Operator {
+    if wanted { Operator::Equal } else { Operator::NotEqual }
+}
+
+/// What is in the first registers against `value`.
+fn compare(how: Operator, value: Vec<u8>) -> Expressions {
+    Expressions::Cmp(vec![
+        Cmp::SourceRegister(register(0)),
+        Cmp::Op(how),
+        Cmp::Data(DataAttribute::Value(value)),
+    ])
+}
+
+/// What is in the first registers, with `and` and then `xor`.
+fn mask(and: Vec<u8>, xor: Vec<u8>) -> Expressions {
+    Expressions::Bitwise(vec![
+        Bitwise::SourceRegister(register(0)),
+        Bitwise::DestinationRegister(register(0)),
+        Bitwise::Length(u32::try_from(and.len()).unwrap_or_default()),
+        Bitwise::Mask(DataAttribute::Value(and)),
+        Bitwise::Xor(DataAttribute::Value(xor)),
+    ])
+}
+
 fn immediate(verdict: NftVerdict) -> Expressions {
     Expressions::Immediate(vec![
         Immediate::DestinationRegister(Register::Verdict),
@@ -332,28 +487,16 @@ fn immediate(verdict: NftVerdict) -> Expressions {
 }
 
 fn look_up(set: &Set, how: Vec<Lookup>) -> Vec<Expressions> {
-    let mut attributes = vec![Lookup::Set(set.name.to_owned()), Lookup::SourceRegister(Register::Reg1)];
+    let mut attributes = vec![Lookup::Set(set.name.to_owned()), Lookup::SourceRegister(register(0))];
     attributes.extend(how);
     set.load_key().chain([Expressions::Lookup(attributes)]).collect()
 }
 
-fn destination_in(net: &IpNet) -> [Expressions; 3] {
-    let field = Field::of(net);
-    [
-        field.load(End::Destination, Register::Reg1),
-        Expressions::Bitwise(vec![
-            Bitwise::SourceRegister(Register::Reg1),
-            Bitwise::DestinationRegister(Register::Reg1),
-            Bitwise::Length(field.len()),
-            Bitwise::Mask(DataAttribute::Value(octets(net.netmask()))),
-            Bitwise::Xor(DataAttribute::Value(vec![0; field.len() as usize])),
-        ]),
-        Expressions::Cmp(vec![
-            Cmp::SourceRegister(Register::Reg1),
-            Cmp::Op(Operator::Equal),
-            Cmp::Data(DataAttribute::Value(octets(net.network()))),
-        ]),
-    ]
+fn in_network(end: End, net: &IpNet, how: Operator) -> [Expressions; 3] {
+    let field = Field::address(Family::of(net.addr()), end);
+    let netmask = octets(net.netmask());
+    let nothing = vec![0; netmask.len()];
+    [field.load(register(0)), mask(netmask, nothing), compare(how, octets(net.network()))]
 }
 
 pub(super) fn octets(ip: IpAddr) -> Vec<u8> {

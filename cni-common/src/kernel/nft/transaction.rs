@@ -1,7 +1,9 @@
 //! Changes that the kernel makes all together or not at all.
 
 use super::elements::read_comment;
-use super::object::{Chain, Family, Rule, SET, Set, flush, message, new_chain, new_rule, new_set, new_table};
+use super::object::{
+    Chain, Family, Rule, SET, Set, delete_set, flush, message, new_chain, new_rule, new_set, new_table,
+};
 use crate::kernel::netlink::socket::{position, verdict};
 use crate::kernel::netlink::{Message, Socket};
 use crate::kernel::refusal::Refusal;
@@ -65,6 +67,11 @@ impl Transaction {
     pub fn delete_chain(&mut self, family: Family, chain: &Chain) {
         self.push(flush(family, chain));
         self.push(deletion_of_chain(family, chain));
+    }
+
+    /// Deletes a set or a map and its elements; `EBUSY` when rules still look there.
+    pub fn delete_set(&mut self, family: Family, set: &Set) {
+        self.push(delete_set(family, set));
     }
 
     pub(super) fn push(&mut self, change: Message<NetfilterMessage>) {
@@ -179,11 +186,7 @@ pub fn has_chain(socket: &mut Socket, family: Family, chain: &Chain) -> Result<b
         vec![ChainAttribute::Table(chain.table.to_owned()), ChainAttribute::Name(chain.name.to_owned())];
     let body = NetfilterMessage::new(family.header(), NfTablesMessage::GetChain(ChainMessage { attributes }));
     let doing = format!("look up nf_tables chain {}", chain.name);
-    match socket.get(Message { doing, flags: NLM_F_REQUEST, body }) {
-        Ok(_) => Ok(true),
-        Err(refusal) if refusal.errno == Errno::ENOENT => Ok(false),
-        Err(refusal) => Err(refusal),
-    }
+    present(socket.get(Message { doing, flags: NLM_F_REQUEST, body }))
 }
 
 /// Deletes a chain and its rules.
@@ -258,5 +261,27 @@ pub fn unavailable_ok(result: Result<(), Refusal>) -> Result<(), Refusal> {
     match result {
         Err(_) if available().is_err() => Ok(()),
         other => other,
+    }
+}
+
+/// Whether there is such a set or map.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn has_set(socket: &mut Socket, family: Family, set: &Set) -> Result<bool, Refusal> {
+    let attributes = vec![SetAttribute::Table(set.table.to_owned()), SetAttribute::Name(set.name.to_owned())];
+    let body = NetfilterMessage::new(family.header(), NfTablesMessage::GetSet(SetMessage { attributes }));
+    present(socket.get(Message {
+        doing: format!("look up nf_tables set {}", set.name),
+        flags: NLM_F_REQUEST,
+        body,
+    }))
+}
+
+fn present<T>(answer: Result<T, Refusal>) -> Result<bool, Refusal> {
+    match answer {
+        Ok(_) => Ok(true),
+        Err(refusal) if refusal.errno == Errno::ENOENT => Ok(false),
+        Err(refusal) => Err(refusal),
     }
 }

@@ -1,0 +1,103 @@
+//! Real traffic between namespaces: servers that tell their callers who they seem to be.
+
+use crate::netns::Container;
+use cni_common::kernel::netns::Netns;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a caller waits for an answer before the port counts as closed.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+}
+
+impl Transport {
+    /// As a port mapping names it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// Runs `work` in the container's namespace, or in the calling thread's own. Sockets that it makes stay there.
+fn in_namespace<T>(container: Option<&Container>, work: impl FnOnce() -> T) -> T {
+    let Some(container) = container else { return work() };
+    let done = Netns::open(Path::new(&container.path())).and_then(|netns| netns.run(|| Ok(work())));
+    done.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Answers every caller of `port`, IPv4 and IPv6, with the address that it calls from and `name`, until the process ends.
+///
+/// # Panics
+/// When the port is taken.
+pub fn serve(container: Option<&Container>, transport: Transport, port: u16, name: &'static str) {
+    let all = (Ipv6Addr::UNSPECIFIED, port);
+    let text = move |from: SocketAddr| format!("{} {name}", from.ip().to_canonical());
+    match transport {
+        Transport::Tcp => {
+            let listener = listening(port, in_namespace(container, || TcpListener::bind(all)));
+            std::thread::spawn(move || {
+                while let Ok((mut stream, from)) = listener.accept() {
+                    // Who hangs up first does not want to know.
+                    let _ = stream.write_all(text(from).as_bytes());
+                }
+            });
+        }
+        Transport::Udp => {
+            let socket = listening(port, in_namespace(container, || UdpSocket::bind(all)));
+            std::thread::spawn(move || {
+                let mut buffer = [0; 64];
+                while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                    let _ = socket.send_to(text(from).as_bytes(), from);
+                }
+            });
+        }
+    }
+}
+
+fn listening<T>(port: u16, bound: io::Result<T>) -> T {
+    bound.unwrap_or_else(|error| panic!("listen on port {port}: {error}"))
+}
+
+/// Who answered, and from which address we seemed to call; `None` when nobody did.
+#[must_use]
+pub fn ask(container: Option<&Container>, transport: Transport, to: SocketAddr) -> Option<(IpAddr, String)> {
+    let answer = in_namespace(container, || match transport {
+        Transport::Tcp => ask_tcp(to),
+        Transport::Udp => ask_udp(to),
+    });
+    let answer = answer.ok()?;
+    let (ip, name) = answer.split_once(' ')?;
+    Some((ip.parse().ok()?, name.to_owned()))
+}
+
+fn ask_tcp(to: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn ask_udp(to: SocketAddr) -> io::Result<String> {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    // Only answers from where we asked count.
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send(b"?")?;
+    let mut buffer = [0; 128];
+    let len = socket.recv(&mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..len]).into_owned())
+}

@@ -1,0 +1,224 @@
+//! The `portmap` plugin: ports of the host lead to ports of the container.
+//!
+//! ADD reads the container's addresses from `prevResult`, then, a family at a time: the mappings, in one transaction; the
+//! switch that lets the host's loopback reach them, behind a guard; and what the kernel remembers of UDP flows to
+//! these ports is forgotten. Without mappings nothing is done at all.
+
+pub mod condition;
+pub mod conf;
+mod flows;
+mod iptables;
+mod nftables;
+
+use cni_common::kernel::netlink::{Socket, link, route};
+use cni_common::kernel::nft;
+use cni_common::kernel::sysctl::{self, Key};
+use cni_common::plugin::{Added, Plugin, Request, Target};
+use cni_common::spec::{Attachment, Code, Coded, Error, IfName, Result, Success};
+use cni_common::undo::Undo;
+use conf::{Backend, Conf, Mapping, Mark, Masquerade, not_chained};
+use ipnet::IpNet;
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+/// The plugin.
+pub struct Portmap;
+
+impl Plugin for Portmap {
+    fn name(&self) -> &'static str {
+        "portmap"
+    }
+
+    fn add(&self, request: &Request, target: &Target) -> Result<Added> {
+        let conf = Conf::read(&request.conf)?;
+        let prev = request.conf.prev_result()?.ok_or_else(not_chained)?;
+        let mut undo = Undo::default();
+        if !conf.mappings.is_empty() {
+            let work = Work::new(&conf, &target.attachment, &prev);
+            work.add(&mut undo)?;
+        }
+        Ok(Added { success: prev, undo })
+    }
+
+    fn del(&self, _request: &Request, target: &Target) -> Result<()> {
+        // Whatever the config says by now: what is there says what was mapped.
+        delete(&target.attachment)
+    }
+
+    fn check(&self, request: &Request, target: &Target) -> Result<()> {
+        let conf = Conf::read(&request.conf)?;
+        let prev = request.conf.prev_result()?;
+        let prev = prev.ok_or_else(|| Error::config("Required prevResult missing"))?;
+        if conf.mappings.is_empty() {
+            return Ok(());
+        }
+        Work::new(&conf, &target.attachment, &prev).check()
+    }
+
+    fn gc(&self, request: &Request, valid: &[Attachment]) -> Result<()> {
+        let network = &request.conf.name;
+        let tags: HashSet<String> = valid.iter().map(Attachment::tag).collect();
+        let is_orphan = |tag: &str| network.owns_tag(tag) && !tags.contains(tag);
+        let by_nftables = Socket::netfilter().and_then(|mut socket| nftables::gc(&mut socket, is_orphan));
+        nft::unavailable_ok(by_nftables).map_err(Error::from).and(iptables::gc(network, valid))
+    }
+
+    fn status(&self, request: &Request) -> Result<()> {
+        let unavailable = |error: Error| Error::new(Code::NOT_AVAILABLE, error.msg()).details(error.cause());
+        let conf = Conf::read(&request.conf).map_err(unavailable)?;
+        let nftables = || {
+            let msg = "portmap needs nf_tables, which this kernel lacks";
+            nft::available().map_err(|refusal| Error::from(refusal).context(msg))
+        };
+        match conf.backend {
+            Backend::Nftables => nftables(),
+            Backend::Iptables => iptables::available(),
+            Backend::Auto => nftables().or_else(|error| iptables::available().map_err(|_| error)),
+        }
+        .map_err(unavailable)
+    }
+}
+
+/// What there is to do for one attachment.
+struct Work<'a> {
+    conf: &'a Conf,
+    attachment: &'a Attachment,
+    /// The container's address of each family with its subnet, and the mappings that lead there.
+    targets: Vec<(IpNet, Vec<Mapping>)>,
+}
+
+impl<'a> Work<'a> {
+    fn new(conf: &'a Conf, attachment: &'a Attachment, prev: &Success) -> Self {
+        let targets = [true, false].into_iter().filter_map(|v4| {
+            let target = address(prev, &attachment.ifname, v4)?;
+            let mappings: Vec<Mapping> =
+                conf.mappings.iter().filter(|mapping| mapping.host_ip.is_in(v4)).copied().collect();
+            (!mappings.is_empty()).then_some((target, mappings))
+        });
+        Self { conf, attachment, targets: targets.collect() }
+    }
+
+    fn plans(&self) -> impl Iterator<Item = nftables::Plan<'_>> {
+        self.targets.iter().map(|(target, mappings)| nftables::Plan {
+            attachment: self.attachment,
+            conf: self.conf,
+            bit: if let Mark::Bit(bit) = self.conf.mark { bit } else { 0 },
+            target: *target,
+            mappings: mappings.clone(),
+        })
+    }
+
+    fn add(&self, undo: &mut Undo) -> Result<()> {
+        let attachment = self.attachment.clone();
+        undo.push("port mappings", move || Ok(delete(&attachment)?));
+        let by_nftables = match self.conf.backend {
+            Backend::Iptables => false,
+            Backend::Nftables => true,
+            // On most machines the question is answered by the work itself.
+            Backend::Auto => match self.add_by_nftables() {
+                Err(_) if nft::available().is_err() => false,
+                done => return done.and_then(|()| self.finish()),
+            },
+        };
+        if by_nftables {
+            self.add_by_nftables()?;
+        } else {
+            iptables::add(self)?;
+        }
+        self.finish()
+    }
+
+    fn add_by_nftables(&self) -> Result<()> {
+        let mut socket = Socket::netfilter()?;
+        self.plans().try_for_each(|plan| plan.add(&mut socket)).map_err(|error| match error.code {
+            Code::IO => error.context("failed to map ports"),
+            _ => error,
+        })
+    }
+
+    /// What is the same with either back end.
+    fn finish(&self) -> Result<()> {
+        for (target, mappings) in &self.targets {
+            if target.addr().is_ipv4() && self.conf.masquerade != Masquerade::Nothing {
+                open_loopback(target.addr())?;
+            }
+            flows::forget_others(mappings, target.addr())?;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        let differs = |what: String, expected: String, found: String| {
+            Err(Error::new(Code::NOT_AS_ADDED, format!("{what}: expected {expected}, found {found}")))
+        };
+        let by_iptables = iptables::is_there(self.attachment)?;
+        for plan in self.plans() {
+            let missing = if by_iptables {
+                iptables::missing(self, &plan.target, &plan.mappings)?
+            } else {
+                plan.missing(&mut Socket::netfilter()?)?
+            };
+            if let Some((expected, found)) = missing {
+                return differs(format!("port mappings of {}", self.attachment), expected, found);
+            }
+            if plan.target.addr().is_ipv4()
+                && self.conf.masquerade != Masquerade::Nothing
+                && let Some(name) = link_towards(plan.target.addr())?
+            {
+                let key = Key::V4(&name, "route_localnet");
+                let found = sysctl::read(&key).unwrap_or_else(|error| error.to_string());
+                if found != "1" {
+                    return differs(format!("/proc/sys/{key}"), "1".to_owned(), found);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The container's first address of that family: one of its interface's, or of no interface that is told.
+fn address(prev: &Success, ifname: &IfName, v4: bool) -> Option<IpNet> {
+    let is_ours = |index: Option<i64>| {
+        let interface = index.and_then(|index| prev.interfaces.get(usize::try_from(index).ok()?));
+        interface.is_none_or(|one| one.name == ifname.as_str() && !one.sandbox.is_empty())
+    };
+    let mut ips = prev.ips.iter().filter(|ip| ip.address.addr().is_ipv4() == v4 && is_ours(ip.interface));
+    ips.next().map(|ip| ip.address)
+}
+
+/// Deletes whatever either back end of either implementation made for the attachment.
+fn delete(attachment: &Attachment) -> Result<()> {
+    let by_nftables = Socket::netfilter().and_then(|mut socket| {
+        let gone = nftables::delete(&mut socket, attachment)?;
+        flows::forget_ours(&gone)?;
+        iptables::delete_references_nftables(&mut socket, attachment)
+    });
+    let by_iptables = iptables::delete(attachment).and_then(|gone| Ok(flows::forget_ours(&gone)?));
+    nft::unavailable_ok(by_nftables).map_err(Error::from).and(by_iptables)
+}
+
+/// Lets the host reach the container from its loopback addresses, which the kernel does not route otherwise. The guard is
+/// up by now, so that nobody else gets at those.
+fn open_loopback(container: IpAddr) -> Result<()> {
+    let Some(name) = link_towards(container)? else { return Ok(()) };
+    let key = Key::V4(&name, "route_localnet");
+    if sysctl::read(&key).is_ok_and(|now| now == "1") {
+        return Ok(());
+    }
+    let mut socket = Socket::netfilter()?;
+    if !nftables::is_guarded(&mut socket)? {
+        nftables::add_guard(&mut socket).map_err(|refusal| {
+            Error::from(refusal)
+                .context("unable to guard the loopback addresses, which snat opens to the container")
+        })?;
+    }
+    sysctl::ensure(&key, "1").io(format!("unable to enable route_localnet: write 1 to /proc/sys/{key}"))
+}
+
+/// The link over which the host reaches the container.
+fn link_towards(container: IpAddr) -> Result<Option<IfName>> {
+    let mut socket = Socket::route()?;
+    let Some(index) = route::link_to(&mut socket, container)? else { return Ok(None) };
+    let Some(link) = link::find_index(&mut socket, index)? else { return Ok(None) };
+    IfName::try_from(link.name.as_str()).map(Some).coded(Code::INTERNAL, "the kernel's name of a link")
+}

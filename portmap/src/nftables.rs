@@ -1,0 +1,443 @@
+//! Mapping ports by nf_tables, at the same cost for one mapping and for thousands.
+//!
+//! ```text
+//! table ip cni_portmap {                            # and the same as "ip6"
+//!     map ports     { tcp . 8080 comment "cni/NETWORK/CONTAINER/IFNAME" : goto pod-HASH }
+//!     map addresses { 192.0.2.1 . tcp . 8080 comment … : goto pod-HASH }             # with hostIP
+//!     chain prerouting, output {                    # nat hooks, priority dstnat
+//!         ip daddr . meta l4proto . th dport vmap @addresses
+//!         meta l4proto . th dport vmap @ports
+//!     }
+//!     chain pod-HASH {                              # one an attachment
+//!         fib daddr type != local return            # packets to other machines are none of ours
+//!         ip saddr 10.1.0.0/24 meta mark set meta mark | 0x2000
+//!         ip saddr 127.0.0.0/8 meta mark set meta mark | 0x2000
+//!         dnat to ip daddr . meta l4proto . th dport map @at-HASH
+//!         dnat to meta l4proto . th dport map @to-HASH
+//!     }
+//!     map to-HASH   { tcp . 8080 : 10.1.0.2 . 80 }  # one an attachment, as is at-HASH
+//!     chain masquerade-13 {                         # nat hook, priority srcnat; one a bit
+//!         meta mark & 0x2000 == 0x2000 masquerade
+//!     }
+//!     chain guard {                                 # filter hook, priority raw
+//!         iifname "lo" return
+//!         ip saddr 127.0.0.0/8 drop
+//!         ip daddr 127.0.0.0/8 drop
+//!     }
+//! }
+//! ```
+//!
+//! ADD adds its chain, maps and elements in one transaction, DEL deletes them: the attachment's own maps say which elements
+//! of the shared ones may be its, so DEL needs no config. What is shared is made when it is missing, and stays.
+
+use crate::condition::Condition;
+use crate::conf::{Conf, Mapping, Masquerade};
+use cni_common::kernel::netlink::{Socket, link};
+use cni_common::kernel::nft::{
+    Chain, Data, Element, End, Family, Field, Hook, Key, Match, Rule, Set, Transaction, Value, Verdict,
+    chains, delete_element, elements, find_element, has_chain, has_set, insert_element, rules,
+};
+use cni_common::kernel::{Refusal, absent_ok};
+use cni_common::spec::{Attachment, Error, Result};
+use ipnet::{IpNet, Ipv4Net};
+use nix::errno::Errno;
+use std::net::{IpAddr, Ipv4Addr};
+
+const TABLE: &str = "cni_portmap";
+const PREROUTING: Chain = Chain { table: TABLE, name: "prerouting", hook: Some(Hook::DestinationNat) };
+const OUTPUT: Chain = Chain { table: TABLE, name: "output", hook: Some(Hook::OutputNat) };
+const GUARD: Chain = Chain { table: TABLE, name: "guard", hook: Some(Hook::First) };
+/// How often an ADD that met somebody else's change is tried again.
+const TRIES: u32 = 5;
+
+const BY_PORT: &[Field] = &[Field::Protocol, Field::Port];
+const BY_ADDRESS_V4: &[Field] = &[Field::Ipv4(End::Destination), Field::Protocol, Field::Port];
+const BY_ADDRESS_V6: &[Field] = &[Field::Ipv6(End::Destination), Field::Protocol, Field::Port];
+const TARGET_V4: &[Field] = &[Field::Ipv4(End::Destination), Field::Port];
+const TARGET_V6: &[Field] = &[Field::Ipv6(End::Destination), Field::Port];
+
+const fn key(family: Family, by_address: bool) -> &'static [Field] {
+    match (by_address, family) {
+        (false, _) => BY_PORT,
+        (true, Family::V6) => BY_ADDRESS_V6,
+        (true, _) => BY_ADDRESS_V4,
+    }
+}
+
+/// The shared maps, from what a packet asks for to the chain of the attachment that has it.
+const fn shared(family: Family, by_address: bool) -> Set<'static> {
+    let name = if by_address { "addresses" } else { "ports" };
+    Set { table: TABLE, name, key: key(family, by_address), data: Data::Verdict }
+}
+
+/// The names of what an attachment has of its own.
+struct Own {
+    chain: String,
+    /// Without and with a host address in the key.
+    maps: [String; 2],
+}
+
+impl Own {
+    fn of(digest: &str) -> Self {
+        Self { chain: format!("pod-{digest}"), maps: ["to", "at"].map(|kind| format!("{kind}-{digest}")) }
+    }
+
+    fn chain(&self) -> Chain<'_> {
+        Chain { table: TABLE, name: &self.chain, hook: None }
+    }
+
+    fn map(&self, family: Family, by_address: bool) -> Set<'_> {
+        let data = Data::Fields(if family == Family::V6 { TARGET_V6 } else { TARGET_V4 });
+        Set { table: TABLE, name: &self.maps[usize::from(by_address)], key: key(family, by_address), data }
+    }
+}
+
+fn digest(attachment: &Attachment) -> String {
+    attachment.digest(16)
+}
+
+fn masquerade_chain(bit: u32) -> String {
+    format!("masquerade-{bit}")
+}
+
+/// What an attachment wants of one family.
+pub struct Plan<'a> {
+    /// Whose it is.
+    pub attachment: &'a Attachment,
+    /// The config.
+    pub conf: &'a Conf,
+    /// The bit of the mark that says "masquerade me".
+    pub bit: u32,
+    /// The container's address and subnet.
+    pub target: IpNet,
+    /// The mappings that there are in this family.
+    pub mappings: Vec<Mapping>,
+}
+
+impl Plan<'_> {
+    fn family(&self) -> Family {
+        Family::of(self.target.addr())
+    }
+
+    fn key(mapping: &Mapping) -> (Key, bool) {
+        let address = mapping.host_ip.address();
+        (Key::service(address, mapping.protocol.number(), mapping.host_port), address.is_some())
+    }
+
+    fn conditions(&self) -> Vec<Match<'_>> {
+        let one = |condition| match condition {
+            &Condition::Source(net, true) => Some(Match::From(net)),
+            &Condition::Source(net, false) => Some(Match::Outside(End::Source, net)),
+            &Condition::Destination(net, true) => Some(Match::To(net)),
+            &Condition::Destination(net, false) => Some(Match::Outside(End::Destination, net)),
+            Condition::Interface(name, wanted) => Some(Match::Interface(name, *wanted)),
+            Condition::Words(_) => None,
+        };
+        self.conf.conditions[usize::from(self.target.addr().is_ipv6())].iter().filter_map(one).collect()
+    }
+
+    /// The sources whose packets are masqueraded; `None` for any.
+    fn masqueraded(&self) -> Vec<Option<IpNet>> {
+        match self.conf.masquerade {
+            Masquerade::Nothing => vec![],
+            Masquerade::Everything => vec![None],
+            // The kernel routes nothing from ::1.
+            Masquerade::Hairpin if self.family() == Family::V6 => vec![Some(self.target.trunc())],
+            Masquerade::Hairpin => vec![Some(self.target.trunc()), Some(loopback())],
+        }
+    }
+
+    fn has(&self, by_address: bool) -> bool {
+        self.mappings.iter().any(|mapping| Self::key(mapping).1 == by_address)
+    }
+
+    /// The chain, the maps and the elements.
+    fn insert(&self, transaction: &mut Transaction) {
+        let (family, own, tag) = (self.family(), Own::of(&digest(self.attachment)), self.attachment.tag());
+        let maps = [true, false].into_iter().filter(|by_address| self.has(*by_address));
+        let maps: Vec<Set> = maps.map(|by_address| own.map(family, by_address)).collect();
+        for map in &maps {
+            transaction.set(family, map);
+        }
+        let conditions = self.conditions();
+        let marks: Vec<Vec<Match>> = self
+            .masqueraded()
+            .into_iter()
+            .map(|source| conditions.iter().copied().chain(source.map(Match::From)).collect())
+            .collect();
+        let chain = own.chain();
+        let rule = |matches, verdict, comment| Rule { chain, matches, verdict, comment };
+        let mut rules = vec![rule(&[Match::Local(false)], Verdict::Return, tag.as_str())];
+        rules.extend(marks.iter().map(|matches| rule(matches, Verdict::SetMark(1 << self.bit), "")));
+        rules.extend(maps.iter().map(|map| rule(&conditions, Verdict::Dnat(*map), "")));
+        transaction.chain_with(family, &chain, &rules);
+        for mapping in &self.mappings {
+            let (key, by_address) = Self::key(mapping);
+            let target = Key::target(self.target.addr(), mapping.container_port);
+            let map = own.map(family, by_address);
+            insert_element(transaction, family, &map, (&key, Value::Data(&target)), &tag);
+            insert_element(
+                transaction,
+                family,
+                &shared(family, by_address),
+                (&key, Value::Goto(&chain)),
+                &tag,
+            );
+        }
+    }
+
+    /// What is shared. Harmless where it is there already.
+    fn set_up(&self, transaction: &mut Transaction) {
+        let family = self.family();
+        transaction.table(family, TABLE);
+        let maps = [shared(family, true), shared(family, false)];
+        for map in &maps {
+            transaction.set(family, map);
+        }
+        for chain in [PREROUTING, OUTPUT] {
+            let look = |map| Rule {
+                chain,
+                matches: &[],
+                verdict: Verdict::Look(map),
+                comment: "host ports of CNI networks",
+            };
+            transaction.chain_with(family, &chain, &maps.map(look));
+        }
+        if family == Family::V4 {
+            guard(transaction);
+        }
+        let name = masquerade_chain(self.bit);
+        let chain = Chain { table: TABLE, name: &name, hook: Some(Hook::SourceNat) };
+        let matches = &[Match::Mark(1 << self.bit)];
+        let comment = "host ports of CNI networks";
+        transaction.chain_with(
+            family,
+            &chain,
+            &[Rule { chain, matches, verdict: Verdict::Masquerade, comment }],
+        );
+    }
+
+    /// Whether all that is shared is there.
+    fn is_set_up(&self, socket: &mut Socket) -> Result<bool, Refusal> {
+        let name = masquerade_chain(self.bit);
+        has_chain(socket, self.family(), &Chain { table: TABLE, name: &name, hook: None })
+    }
+
+    /// Maps the ports.
+    ///
+    /// # Errors
+    /// Code 7 when another living attachment has one of them; code 5: what the kernel says. Nothing was changed then.
+    pub fn add(&self, socket: &mut Socket) -> Result<()> {
+        let mut ready = self.is_set_up(socket)?;
+        let mut dead: Vec<(Set, Element)> = Vec::new();
+        let mut result = Ok(());
+        for _ in 0..TRIES {
+            let mut transaction = Transaction::default();
+            if !ready {
+                self.set_up(&mut transaction);
+            }
+            for (set, element) in dead.drain(..) {
+                delete_element(&mut transaction, self.family(), &set, &element.key);
+            }
+            self.insert(&mut transaction);
+            result = transaction.commit(socket);
+            match &result {
+                Err(refusal) if refusal.errno == Errno::EEXIST => {
+                    // What is left of an earlier ADD of ours, which no DEL followed.
+                    delete_family(socket, self.family(), self.attachment)?;
+                    dead = self.dead_holders(socket)?;
+                }
+                Err(refusal) if refusal.errno == Errno::ENOENT => ready = false,
+                // Somebody else's transaction came between.
+                Err(refusal) if refusal.errno == Errno::EAGAIN => {}
+                _ => break,
+            }
+        }
+        Ok(result?)
+    }
+
+    /// The elements in our way, when all of those whose they are are dead.
+    fn dead_holders(&self, socket: &mut Socket) -> Result<Vec<(Set<'static>, Element)>> {
+        let mut found = Vec::new();
+        let mut alive = None;
+        for mapping in &self.mappings {
+            let (key, by_address) = Self::key(mapping);
+            let set = shared(self.family(), by_address);
+            let Some(element) = find_element(socket, self.family(), &set, &key)? else { continue };
+            let alive = alive.get_or_insert_with(living_tags);
+            if alive.as_ref().map_err(Clone::clone)?.contains(&element.tag) {
+                return Err(Error::config(format!("host port {mapping} is in use by {}", element.tag)).details(
+                    "that attachment's veth is there; DEL it, or give this container another hostPort or a hostIP",
+                ));
+            }
+            cni_common::log!(
+                "portmap: host port {mapping} was {}'s, which is gone; taking it over",
+                element.tag
+            );
+            found.push((set, element));
+        }
+        Ok(found)
+    }
+
+    /// The first thing that is not as ADD left it: expected and found.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn missing(&self, socket: &mut Socket) -> Result<Option<(String, String)>, Refusal> {
+        let family = self.family();
+        let own = Own::of(&digest(self.attachment));
+        let name = masquerade_chain(self.bit);
+        let masquerade = Chain { table: TABLE, name: &name, hook: None };
+        let mut wanted = vec![(PREROUTING, 2), (OUTPUT, 2), (masquerade, 1)];
+        wanted.extend((family == Family::V4).then_some((GUARD, 3)));
+        let maps = usize::from(self.has(true)) + usize::from(self.has(false));
+        wanted.push((own.chain(), 1 + self.masqueraded().len() + maps));
+        for (chain, count) in wanted {
+            let found = rules(socket, family, &chain)?.len();
+            if found != count {
+                let what = format!("{count} rules in chain {TABLE} {}", chain.name);
+                return Ok(Some((what, found.to_string())));
+            }
+        }
+        for mapping in &self.mappings {
+            let (key, by_address) = Self::key(mapping);
+            let target = (self.target.addr(), mapping.container_port);
+            let holder = find_element(socket, family, &shared(family, by_address), &key)?;
+            let leads = find_element(socket, family, &own.map(family, by_address), &key)?;
+            let found = match (holder, leads.and_then(|element| element.data?.as_target())) {
+                (Some(holder), _) if holder.chain != own.chain => format!("one of {}'s", holder.tag),
+                (Some(_), Some(found)) if found == target => continue,
+                (Some(_), Some((ip, port))) => format!("one that leads to {ip} port {port}"),
+                _ => "none".to_owned(),
+            };
+            let what = format!("a mapping of host port {mapping} to {} port {}", target.0, target.1);
+            return Ok(Some((what, found)));
+        }
+        Ok(None)
+    }
+}
+
+fn loopback() -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8))
+}
+
+/// With `route_localnet` the kernel takes packets for 127.0.0.0/8 from anywhere (CVE-2020-8558), so they end here.
+fn guard(transaction: &mut Transaction) {
+    let inside = [Match::Interface("lo", true)];
+    let (from, to) = ([Match::From(loopback())], [Match::To(loopback())]);
+    let comment = "no loopback traffic from outside";
+    let rule = |matches, verdict| Rule { chain: GUARD, matches, verdict, comment };
+    let rules = [rule(&inside[..], Verdict::Return), rule(&from, Verdict::Drop), rule(&to, Verdict::Drop)];
+    transaction.chain_with(Family::V4, &GUARD, &rules);
+}
+
+/// The tags of the attachments whose host veth is there.
+fn living_tags() -> Result<Vec<String>, Refusal> {
+    let links = link::list(&mut Socket::route()?, None)?;
+    Ok(links.into_iter().filter_map(|link| link.alias).collect())
+}
+
+/// An attachment's mapping, as the kernel has it.
+pub struct Mapped {
+    /// What was asked for: protocol and port of the host, and its address when that is given.
+    pub service: (Option<IpAddr>, u8, u16),
+    /// Where it led.
+    pub target: IpAddr,
+}
+
+/// Deletes what is the attachment's in both families, and tells it.
+///
+/// # Errors
+/// Any refusal but that there is nothing to delete.
+pub fn delete(socket: &mut Socket, attachment: &Attachment) -> Result<Vec<Mapped>, Refusal> {
+    let mut gone = delete_family(socket, Family::V4, attachment)?;
+    gone.extend(delete_family(socket, Family::V6, attachment)?);
+    Ok(gone)
+}
+
+fn delete_family(
+    socket: &mut Socket,
+    family: Family,
+    attachment: &Attachment,
+) -> Result<Vec<Mapped>, Refusal> {
+    delete_own(socket, family, &Own::of(&digest(attachment)))
+}
+
+fn delete_own(socket: &mut Socket, family: Family, own: &Own) -> Result<Vec<Mapped>, Refusal> {
+    if !has_chain(socket, family, &own.chain())? {
+        return Ok(vec![]);
+    }
+    let mut result = Ok(());
+    let mut gone = Vec::new();
+    for _ in 0..TRIES {
+        let mut transaction = Transaction::default();
+        gone.clear();
+        for by_address in [true, false] {
+            for element in elements(socket, family, &own.map(family, by_address))? {
+                let holder = find_element(socket, family, &shared(family, by_address), &element.key)?;
+                // Somebody else's by now, if we were taken for dead.
+                if holder.is_some_and(|holder| holder.chain == own.chain) {
+                    delete_element(&mut transaction, family, &shared(family, by_address), &element.key);
+                }
+                if let (Some(service), Some(data)) = (element.key.as_service(), &element.data)
+                    && let Some((target, _)) = data.as_target()
+                {
+                    gone.push(Mapped { service, target });
+                }
+            }
+        }
+        transaction.delete_chain(family, &own.chain());
+        for by_address in [true, false] {
+            let map = own.map(family, by_address);
+            if has_set(socket, family, &map)? {
+                transaction.delete_set(family, &map);
+            }
+        }
+        result = absent_ok(transaction.commit(socket));
+        if !matches!(&result, Err(refusal) if matches!(refusal.errno, Errno::EBUSY | Errno::EAGAIN)) {
+            break;
+        }
+    }
+    result.map(|()| gone)
+}
+
+/// Deletes what carries an orphan's tag.
+///
+/// # Errors
+/// Any refusal but that there is nothing to delete.
+pub fn gc(socket: &mut Socket, is_orphan: impl Fn(&str) -> bool) -> Result<(), Refusal> {
+    let mut result = Ok(());
+    for family in Family::IP {
+        for name in chains(socket, family, TABLE)? {
+            let Some(digest) = name.strip_prefix("pod-") else { continue };
+            let own = Own::of(digest);
+            let tag = rules(socket, family, &own.chain())?.into_iter().next().map(|(_, tag)| tag);
+            if tag.is_some_and(|tag| is_orphan(&tag)) {
+                result = result.and(delete_own(socket, family, &own).map(drop));
+            }
+        }
+    }
+    result
+}
+
+/// Whether `route_localnet` may be on: the guard is there.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn is_guarded(socket: &mut Socket) -> Result<bool, Refusal> {
+    Ok(!rules(socket, Family::V4, &GUARD)?.is_empty())
+}
+
+/// Puts up the guard alone, for what iptables maps.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn add_guard(socket: &mut Socket) -> Result<(), Refusal> {
+    if is_guarded(socket)? {
+        return Ok(());
+    }
+    let mut transaction = Transaction::default();
+    transaction.table(Family::V4, TABLE);
+    guard(&mut transaction);
+    transaction.commit(socket)
+}

@@ -1,0 +1,174 @@
+//! DEL and GC leave nothing of an attachment, whatever is gone already and whoever made it.
+
+use crate::bed::{Bed, Pod, add, call, check, conf, del, port, rules, with_prev};
+use cni_conformance::{Answer, Call};
+use serde_json::{Value, json};
+use std::path::Path;
+
+const BACKENDS: [&str; 2] = ["nftables", "iptables"];
+
+fn ports() -> Value {
+    let mut at_v6 = port(9090, 90, "tcp");
+    at_v6["hostIP"] = json!("2001:db8::1");
+    json!([port(8080, 80, "tcp"), port(8080, 53, "udp"), port(3868, 3868, "sctp"), at_v6])
+}
+
+/// The shared tables and chains are there.
+fn warm_up(bed: &Bed, conf: &Value) {
+    let pod = bed.pod("warm-up");
+    add(conf, &pod).ok();
+    del(conf, &pod).ok();
+    bed.end(&pod);
+}
+
+#[test]
+fn del_leaves_nothing_whatever_is_gone() {
+    type How = fn(Call) -> Call;
+    let hows: &[(&str, How)] = &[
+        ("all given", |call| call),
+        ("no namespace", |call| call.without("CNI_NETNS")),
+        ("a dead namespace", |call| call.env("CNI_NETNS", "/run/netns/gone")),
+    ];
+    for backend in BACKENDS {
+        for (how, change) in hows {
+            for (mappings, prev) in
+                [(ports(), true), (ports(), false), (json!(null), false), (json!([]), true)]
+            {
+                let bed = Bed::new();
+                let used = conf(&ports(), &json!({"backend": backend}));
+                warm_up(&bed, &used);
+                let (before, pod) = (rules(), bed.pod("c1"));
+                add(&used, &pod).ok();
+                assert_ne!(rules(), before);
+                let gone = conf(&mappings, &json!({"backend": backend}));
+                let gone = if prev { with_prev(&gone, &pod) } else { gone };
+                for _ in 0..2 {
+                    change(call("portmap", "DEL", &gone, "c1", &pod.container)).run().ok();
+                    assert_eq!(rules(), before, "{backend}, {how}, {mappings}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn after_rules_were_flushed_or_never_made() {
+    for backend in BACKENDS {
+        let bed = Bed::new();
+        let pod = bed.pod("c1");
+        let conf = conf(&ports(), &json!({"backend": backend}));
+        del(&conf, &pod).ok();
+        assert_eq!(rules(), "");
+        add(&conf, &pod).ok();
+        bed.host.run("nft", &["flush", "ruleset"]);
+        del(&conf, &pod).ok();
+        add(&conf, &pod).ok();
+        check(&conf, &pod).ok();
+    }
+}
+
+#[test]
+fn two_networks_of_one_container_live_and_die_independently() {
+    for backend in BACKENDS {
+        let bed = Bed::new();
+        let pod = bed.pod("c1");
+        let on = |network: &str, host_port: u16| {
+            let extra = json!({"name": network, "backend": backend});
+            conf(&json!([port(host_port, 80, "tcp")]), &extra)
+        };
+        let (one, two) = (on("net1", 8080), on("net2", 9090));
+        add(&one, &pod).ok();
+        add(&two, &pod).ok();
+        del(&one, &pod).ok();
+        check(&two, &pod).ok();
+        check(&one, &pod).fails(100);
+    }
+}
+
+#[test]
+fn gc_frees_the_dead_only() {
+    for backend in BACKENDS {
+        let bed = Bed::new();
+        let pods = [bed.pod("c1"), bed.pod("c2")];
+        let conf_of = |network: &str, host_port: u16| {
+            conf(&json!([port(host_port, 80, "tcp")]), &json!({"name": network, "backend": backend}))
+        };
+        let (kept, gone, other) = (conf_of("net1", 8080), conf_of("net1", 8081), conf_of("net2", 8082));
+        add(&kept, &pods[0]).ok();
+        add(&other, &pods[1]).ok();
+        let before = rules();
+        add(&gone, &pods[1]).ok();
+        let gc = |list: Value| {
+            let mut conf = conf(&json!(null), &json!({}));
+            conf["cni.dev/valid-attachments"] = list;
+            call("portmap", "GC", &conf, "", &pods[0].container).run().ok();
+        };
+        gc(json!([{"containerID": "c1", "ifname": "eth0"}]));
+        assert_eq!(rules(), before, "{backend}");
+        check(&kept, &pods[0]).ok();
+        check(&other, &pods[1]).ok();
+        gc(json!([]));
+        check(&kept, &pods[0]).fails(100);
+        check(&other, &pods[1]).ok();
+    }
+}
+
+fn theirs(command: &str, conf: &Value, pod: &Pod) -> Answer {
+    let mut conf = with_prev(conf, pod);
+    conf["cniVersion"] = json!("1.0.0");
+    conf["prevResult"]["cniVersion"] = json!("1.0.0");
+    Call::of(Path::new("/usr/lib/cni"), "portmap")
+        .command(command, &conf)
+        .attachment(&pod.id, "eth0")
+        .netns(&pod.container)
+        .env("PATH", "/usr/sbin:/usr/bin")
+        .run()
+}
+
+#[test]
+fn a_node_may_swap_plugins_with_containers_on_it() {
+    let bed = Bed::new();
+    let pod = bed.pod("c1");
+    let conf = conf(
+        &json!([port(8080, 80, "tcp"), port(8081, 81, "tcp"), port(53, 53, "udp")]),
+        &json!({"backend": "iptables"}),
+    );
+    theirs("ADD", &conf, &pod).ok();
+    let made = rules();
+    check(&conf, &pod).ok();
+    del(&conf, &pod).ok();
+    assert!(!rules().contains("CNI-DN-"), "{}", rules());
+
+    bed.host.run("nft", &["flush", "ruleset"]);
+    add(&conf, &pod).ok();
+    let saved = |text: &str| {
+        let lines =
+            text.lines().map(|line| line.split(" counter").next().unwrap_or_default().trim().to_owned());
+        let mut lines: Vec<String> =
+            lines.filter(|line| line.contains("CNI-") || line.contains("dnat")).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(saved(&rules()), saved(&made), "the reference's rules to the letter");
+    theirs("DEL", &conf, &pod).ok();
+    assert!(!rules().contains("CNI-DN-"), "{}", rules());
+}
+
+/// What the reference's releases since 1.6 make by nf_tables, which Debian does not have.
+#[test]
+fn rules_of_the_references_nf_tables_back_end_go_too() {
+    let bed = Bed::new();
+    let pod = bed.pod("c1");
+    let setup = [
+        "add table ip cni_hostport",
+        "add chain ip cni_hostport hostports",
+        "add chain ip cni_hostport masquerading",
+        "add rule ip cni_hostport hostports tcp dport 8080 counter comment \"c1\"",
+        "add rule ip cni_hostport hostports tcp dport 8081 counter comment \"c10\"",
+        "add rule ip cni_hostport masquerading ip saddr 10.1.0.2 ip daddr 10.1.0.2 counter comment \"c1\"",
+    ];
+    bed.host.run("nft", &[&setup.join("; ")]);
+    del(&conf(&json!(null), &json!({})), &pod).ok();
+    let left = rules();
+    assert!(!left.contains("\"c1\"") && left.contains("\"c10\""), "{left}");
+}

@@ -1,0 +1,103 @@
+//! Ports that somebody else has, living or dead.
+
+use crate::bed::{Bed, HOST, add, check, conf, del, port, rules};
+use cni_conformance::traffic::{Transport, ask, serve};
+use serde_json::json;
+
+#[test]
+fn a_living_holder_keeps_its_port_and_is_named() {
+    let bed = Bed::new();
+    let (old, new) = (bed.pod("old"), bed.pod("new"));
+    add(&conf(&json!([port(8080, 80, "tcp")]), &json!({})), &old).ok();
+    let before = rules();
+    let wanted = conf(&json!([port(9090, 80, "tcp"), port(8080, 80, "tcp")]), &json!({}));
+    let why = add(&wanted, &new).fails(7);
+    assert!(why.contains("host port 8080/tcp is in use by cni/net1/old/eth0"), "{why}");
+    assert_eq!(rules(), before, "port 9090 is free again");
+    check(&conf(&json!([port(8080, 80, "tcp")]), &json!({})), &old).ok();
+    // The same number of another protocol, or on another address, is another port.
+    let mut elsewhere = port(8080, 80, "tcp");
+    elsewhere["hostIP"] = json!(HOST);
+    let others = conf(&json!([port(8080, 80, "udp"), elsewhere]), &json!({}));
+    add(&others, &new).ok();
+    check(&others, &new).ok();
+}
+
+#[test]
+fn a_dead_holder_is_named_and_its_late_del_harms_nobody() {
+    let bed = Bed::new();
+    let (old, new) = (bed.pod("old"), bed.pod("new"));
+    serve(Some(&new.container), Transport::Tcp, 80, "new");
+    let conf = conf(&json!([port(8080, 80, "tcp")]), &json!({}));
+    add(&conf, &old).ok();
+    // Its runtime lost portmap's DEL.
+    bed.end(&old);
+    let answer = add(&conf, &new);
+    assert!(
+        answer.stderr.contains("host port 8080/tcp was cni/net1/old/eth0's, which is gone"),
+        "{}",
+        answer.stderr
+    );
+    answer.ok();
+    let reached = || {
+        ask(Some(&bed.peer), Transport::Tcp, format!("{HOST}:8080").parse().unwrap()).map(|(_, name)| name)
+    };
+    assert_eq!(reached().as_deref(), Some("new"));
+    del(&conf, &old).ok();
+    assert_eq!(reached().as_deref(), Some("new"));
+    check(&conf, &new).ok();
+    assert!(!rules().contains("net1/old"), "{}", rules());
+}
+
+#[test]
+fn a_repeated_add_is_the_same_as_one_and_may_change_the_ports() {
+    for backend in ["nftables", "iptables"] {
+        let bed = Bed::new();
+        let pod = bed.pod("c1");
+        let first =
+            conf(&json!([port(8080, 80, "tcp"), port(8081, 81, "tcp")]), &json!({"backend": backend}));
+        add(&first, &pod).ok();
+        let once = rules();
+        add(&first, &pod).ok();
+        assert_eq!(rules().lines().count(), once.lines().count(), "{backend}");
+        check(&first, &pod).ok();
+        let second = conf(&json!([port(8080, 99, "tcp")]), &json!({"backend": backend}));
+        add(&second, &pod).ok();
+        check(&second, &pod).ok();
+        assert!(!rules().contains("8081"), "{backend}: {}", rules());
+    }
+}
+
+#[test]
+fn forty_at_once_on_a_fresh_machine_all_succeed() {
+    cni_conformance::raise_file_limit();
+    for backend in ["nftables", "iptables"] {
+        let count = if backend == "nftables" { 40 } else { 10 };
+        let bed = Bed::new();
+        let pods: Vec<_> = (0..count).map(|i| bed.pod(&format!("c{i}"))).collect();
+        let conf_of = |i: usize| {
+            let host_port = 8000 + u16::try_from(i).unwrap();
+            conf(
+                &json!([port(host_port, 80, "tcp"), port(host_port, 53, "udp")]),
+                &json!({"backend": backend}),
+            )
+        };
+        let before = rules();
+        // The threads inherit this test's namespace.
+        let all = |verb: fn(&serde_json::Value, &crate::bed::Pod) -> cni_conformance::Answer| {
+            std::thread::scope(|scope| {
+                let run = |(i, pod)| scope.spawn(move || verb(&conf_of(i), pod).ok());
+                let threads: Vec<_> = pods.iter().enumerate().map(run).collect();
+                for thread in threads {
+                    thread.join().unwrap();
+                }
+            });
+        };
+        all(add);
+        all(check);
+        all(del);
+        let left = rules();
+        assert!(before.is_empty() && !left.contains("elements") && !left.contains("pod-"), "{left}");
+        assert!(!left.contains("CNI-DN-"), "{left}");
+    }
+}
