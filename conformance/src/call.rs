@@ -104,6 +104,23 @@ impl Call {
         self.env("CNI_NETNS", container.path())
     }
 
+    /// Runs it, and counts its system calls, its children's included, and the programs that it starts.
+    ///
+    /// # Panics
+    /// When it fails, or strace does.
+    #[must_use]
+    pub fn cost(&self) -> (usize, usize) {
+        let Ok(trace) = tempfile::NamedTempFile::new() else { panic!("no temporary file") };
+        let words = ["-f", "-qq", "-o", &trace.path().to_string_lossy()];
+        let answer = self.clone().through("/usr/bin/strace", &words).run();
+        assert!(answer.is_ok(), "{}", answer.dump());
+        let text = std::fs::read_to_string(trace.path()).unwrap_or_default();
+        // A call that another process's line cuts in two counts once; signals and exits are no calls.
+        let is_call = |line: &&str| ![" <... ", " --- ", " +++ "].iter().any(|other| line.contains(other));
+        let is_exec = |line: &&str| line.contains("execve") && line.ends_with(" = 0");
+        (text.lines().filter(is_call).count(), text.lines().filter(is_exec).count() - 1)
+    }
+
     /// Runs it.
     ///
     /// # Panics
@@ -217,4 +234,13 @@ impl Answer {
             show("nft", &["list", "ruleset"]),
         )
     }
+}
+
+/// The time in milliseconds that so many percent of `times` stay below.
+#[must_use]
+pub fn percentile(times: &[std::time::Duration], part: usize) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    let at = (sorted.len() * part / 100).min(sorted.len().saturating_sub(1));
+    sorted.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
 }

@@ -3,6 +3,7 @@
 //! `bench-bridge OURS-DIR REFERENCE-DIR FLOOR-PROGRAM`, in a network namespace of its own. The containers are made once and
 //! used by all, so that no namespace dies while something is timed.
 
+use cni_conformance::call::percentile;
 use cni_conformance::{Call, Container, Host, raise_file_limit};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -142,25 +143,12 @@ impl Bench {
     }
 
     /// System calls of one ADD and one DEL, delegates included, and how many programs each starts beside the plugin.
-    fn cost(&self, case: Case, pod: &Container) -> std::io::Result<String> {
-        let mut cells = Vec::new();
-        for verb in ["ADD", "DEL"] {
-            let trace = tempfile::NamedTempFile::new()?;
-            let words = ["-f", "-qq", "-o", &trace.path().to_string_lossy()];
-            let answer = self.call(case, verb, 0, pod).through("/usr/bin/strace", &words).run();
-            assert!(answer.is_ok(), "{}", answer.dump());
-            let lines = std::fs::read_to_string(trace.path())?;
-            // A call that another process's line cuts in two counts once; signals and exits are no calls.
-            let is_call =
-                |line: &&str| ![" <... ", " --- ", " +++ "].iter().any(|other| line.contains(other));
-            let execs =
-                lines.lines().filter(|line| line.contains("execve(") && line.ends_with(" = 0")).count();
-            let resumed =
-                lines.lines().filter(|line| line.contains("<... execve resumed>") && line.ends_with(" = 0"));
-            let count = lines.lines().filter(is_call).count();
-            cells.push(format!("{count} / {}", execs + resumed.count() - 1));
-        }
-        Ok(cells.join(" | "))
+    fn cost(&self, case: Case, pod: &Container) -> String {
+        let cells = ["ADD", "DEL"].map(|verb| {
+            let (calls, programs) = self.call(case, verb, 0, pod).cost();
+            format!("{calls} / {programs}")
+        });
+        cells.join(" | ")
     }
 
     /// Peak memory in kB of one ADD, its delegate included.
@@ -171,13 +159,6 @@ impl Bench {
         assert!(self.call(case, "DEL", 0, pod).run().is_ok());
         kilobytes
     }
-}
-
-fn percentile(times: &[Duration], part: usize) -> f64 {
-    let mut sorted = times.to_vec();
-    sorted.sort();
-    let at = (sorted.len() * part / 100).min(sorted.len().saturating_sub(1));
-    sorted.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
 }
 
 fn main() -> std::io::Result<()> {
@@ -213,7 +194,7 @@ fn main() -> std::io::Result<()> {
     writeln!(out, "\n| network | side | ADD: system calls / programs | DEL |\n|---|---|---|---|")?;
     for (m, mode) in MODES.iter().enumerate() {
         for (s, side) in SIDES.iter().enumerate() {
-            writeln!(out, "| {mode} | {side} | {} |", bench.cost(Case::of(m, s), &pods[0])?)?;
+            writeln!(out, "| {mode} | {side} | {} |", bench.cost(Case::of(m, s), &pods[0]))?;
         }
     }
     for (s, dir) in [(0, &bench.ours), (1, &bench.reference)] {

@@ -3,6 +3,7 @@
 //! `bench-host-local OURS-DIR REFERENCE-DIR`: whole processes from the outside, on folders of their own in the temporary
 //! folder. Prints a table of medians and 95th percentiles in milliseconds, and throughput with many at once.
 
+use cni_conformance::call::percentile;
 use cni_conformance::{Call, write_file};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -58,13 +59,6 @@ impl Side {
         let (high, low) = ((size + 1) / 256, (size + 1) % 256);
         write_file(&dir.join("last_reserved_ip.0"), format!("10.1.{high}.{low}"), 0o600);
     }
-}
-
-fn percentile(times: &[Duration], part: usize) -> f64 {
-    let mut sorted = times.to_vec();
-    sorted.sort();
-    let at = (sorted.len() * part / 100).min(sorted.len().saturating_sub(1));
-    sorted.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
 }
 
 /// The times of each verb on both sides, taken in turn.
