@@ -4,10 +4,12 @@
 //!   none touches the machine's network.
 //! * [`Container`]: a namespace to attach, valid as `CNI_NETNS`.
 //! * [`Call`]: one run of a plugin; a failed expectation shows everything that went in, came out and is there.
+//! * [`faults`]: each system call of a call can kill it, or fail.
 //! * [`traffic`]: servers inside containers, and whom they see asking.
 //! * [`snapshot`]: what a machine holds, to compare before and after.
 
 pub mod call;
+pub mod faults;
 pub mod netns;
 pub mod snapshot;
 pub mod traffic;

@@ -7,11 +7,12 @@
     reason = "a test may fail at any line, and tables are long"
 )]
 
+use cni_conformance::faults::{Point, inject, points};
 use cni_conformance::{Answer, Call, bin_dir, leases, write_file};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, RwLock};
 use tempfile::TempDir;
 
@@ -76,57 +77,12 @@ fn address(answer: &Answer) -> String {
     answer.ok()["ips"][0]["address"].as_str().unwrap().to_owned()
 }
 
-/// Runs `command` under strace, which writes to `trace`, with `inject` for one of its system calls.
-fn traced(bed: &Bed, command: &str, id: &str, inject: &str, trace: &Path) -> Output {
+/// The call that meets with the faults.
+fn call(bed: &Bed, command: &str) -> Call {
     let mut conf = bed.conf("1.1.0");
     conf["cni.dev/valid-attachments"] = json!([{"containerID": "bystander", "ifname": "eth0"}]);
-    let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-e", "trace=all", "-o"]).arg(trace);
-    if !inject.is_empty() {
-        strace.args(["-e", inject]);
-    }
-    let strace = strace.arg(bin_dir().join("host-local")).env_clear().envs([
-        ("PATH", "/usr/bin:/bin"),
-        ("CNI_COMMAND", command),
-        ("CNI_CONTAINERID", id),
-        ("CNI_IFNAME", "eth0"),
-        ("CNI_NETNS", "/run/netns/none"),
-        ("CNI_PATH", "/nowhere"),
-    ]);
-    let mut child =
-        strace.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // It may be dead before it reads.
-    let _ = std::io::Write::write_all(child.stdin.as_mut().unwrap(), conf.to_string().as_bytes());
-    child.wait_with_output().unwrap()
-}
-
-/// A system call of a run: its name, the how-manieth of that name it is (as strace counts), and whether it comes after
-/// stdin was read: what comes before is the C library's start.
-struct Point {
-    name: String,
-    nth: usize,
-    ours: bool,
-}
-
-/// Every system call of a run that nothing happens to.
-fn points(command: &str) -> Vec<Point> {
-    let trace = tempfile::NamedTempFile::new().unwrap();
-    assert!(traced(&prepared(command), command, "c1", "", trace.path()).status.success());
-    let mut counts: HashMap<String, usize> = HashMap::new();
-    let mut ours = false;
-    let mut points = Vec::new();
-    for line in std::fs::read_to_string(trace.path()).unwrap().lines() {
-        let call = line.split_once(' ').unwrap().1.trim_start();
-        let Some((name, _)) = call.split_once('(').filter(|_| !call.starts_with(['<', '-', '+'])) else {
-            continue;
-        };
-        ours |= call.starts_with("read(0,");
-        let nth = counts.entry(name.to_owned()).or_default();
-        *nth += 1;
-        points.push(Point { name: name.to_owned(), nth: *nth, ours });
-    }
-    assert!(points.len() > 50 && points.iter().filter(|point| point.ours).count() > 20, "{}", points.len());
-    points
+    let call = Call::new("host-local").command(command, &conf).attachment("c1", "eth0");
+    call.env("CNI_NETNS", "/run/netns/none").env("CNI_PATH", "/nowhere")
 }
 
 /// A folder with a bystander's lease, and with one of "c1" where the command needs it.
@@ -142,13 +98,12 @@ fn prepared(command: &str) -> Bed {
 #[test]
 fn killed_at_every_system_call() {
     for command in ["ADD", "DEL", "GC"] {
-        for (n, point) in points(command).into_iter().enumerate() {
+        for (n, point) in points(&call(&prepared(command), command)).into_iter().enumerate() {
             let bed = prepared(command);
             let bystander = bed.leases()["net/10.1.0.2"].clone();
-            let inject = format!("inject={}:signal=SIGKILL:when={}", point.name, point.nth);
-            let output = traced(&bed, command, "c1", &inject, Path::new("/dev/null"));
+            let answer = inject(&call(&bed, command), &point, "signal=SIGKILL");
             let label = format!("{command} killed at {} ({})", point.name, point.nth);
-            assert!(!output.status.success() || point.name == "execve", "{label}: it was not");
+            assert!(answer.code != Some(0) || point.name == "execve", "{label}: it was not");
             assert_eq!(bed.leases().get("net/10.1.0.2"), Some(&bystander), "{label}: the bystander's lease");
             for text in bed.leases().values() {
                 assert!(text.ends_with("\r\neth0"), "{label}: a torn lease {text:?}");
@@ -172,28 +127,22 @@ fn killed_at_every_system_call() {
 #[test]
 fn refused_at_every_system_call() {
     for command in ["ADD", "DEL", "GC"] {
-        // Not: an exit that fails, memory given back, and a folder's close, whose failure (which Linux does not have) ends
-        // the standard library in a panic.
-        let spared = ["exit_group", "munmap", "sigaltstack", "close"];
-        let own = |point: &Point| point.ours && !spared.contains(&point.name.as_str());
-        for point in points(command).into_iter().filter(own) {
+        for point in points(&call(&prepared(command), command)).into_iter().filter(Point::can_fail) {
             for error in ["EIO", "ENOSPC", "EACCES", "EINTR"] {
                 let bed = prepared(command);
                 let held = bed.leases();
-                let inject = format!("inject={}:error={error}:when={}", point.name, point.nth);
-                let output = traced(&bed, command, "c1", &inject, Path::new("/dev/null"));
+                let answer = inject(&call(&bed, command), &point, &format!("error={error}"));
                 let label = format!("{command}, {error} at {} ({})", point.name, point.nth);
-                let (stdout, stderr) =
-                    (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+                let Answer { stdout, stderr, code, .. } = answer;
                 assert!(!stderr.contains("panicked"), "{label}: {stderr}");
-                assert!(matches!(output.status.code(), Some(0 | 1)), "{label}: {:?} {stderr}", output.status);
+                assert!(matches!(code, Some(0 | 1)), "{label}: {code:?} {stderr}");
                 let after = bed.leases();
                 assert_eq!(
                     after.get("net/10.1.0.2"),
                     held.get("net/10.1.0.2"),
                     "{label}: the bystander's lease"
                 );
-                if output.status.success() {
+                if code == Some(0) {
                     let want = if command == "ADD" { 2 } else { 1 };
                     assert_eq!(after.len(), want, "{label}: success, and so it is done");
                 } else {

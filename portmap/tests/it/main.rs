@@ -10,5 +10,6 @@ mod bed;
 
 mod cleanup;
 mod conflicts;
+mod faults;
 mod refused;
 mod traffic;

@@ -1,0 +1,61 @@
+//! Faults at any point of a call: each system call that a plugin makes can kill it, or fail.
+
+use crate::call::{Answer, Call};
+use std::collections::HashMap;
+
+/// A system call of a run: its name, the how-manieth of that name it is (as strace counts), and whether it comes after
+/// stdin was read: what comes before is the C library's start.
+pub struct Point {
+    /// Its name.
+    pub name: String,
+    /// The how-manieth of that name it is, from 1.
+    pub nth: usize,
+    /// Whether it is the plugin's own doing.
+    pub ours: bool,
+}
+
+impl Point {
+    /// Not to be failed: an exit, memory given back, and a close, whose failure (which Linux does not have) may end the
+    /// standard library in a panic.
+    #[must_use]
+    pub fn can_fail(&self) -> bool {
+        self.ours && !["exit_group", "munmap", "sigaltstack", "close"].contains(&self.name.as_str())
+    }
+}
+
+/// Every system call of `call`, which is run and has to succeed.
+///
+/// # Panics
+/// When it fails.
+#[must_use]
+pub fn points(call: &Call) -> Vec<Point> {
+    let Ok(trace) = tempfile::NamedTempFile::new() else { panic!("no temporary file") };
+    let answer = under_strace(call, &trace.path().to_string_lossy(), "trace=all");
+    assert!(answer.is_ok(), "{}", answer.dump());
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    let mut ours = false;
+    let mut points = Vec::new();
+    for line in std::fs::read_to_string(trace.path()).unwrap_or_default().lines() {
+        let call = line.split_once(' ').map_or("", |(_, call)| call.trim_start());
+        let Some((name, _)) = call.split_once('(').filter(|_| !call.starts_with(['<', '-', '+'])) else {
+            continue;
+        };
+        ours |= call.starts_with("read(0,");
+        let nth = counts.entry(name.to_owned()).or_default();
+        *nth += 1;
+        points.push(Point { name: name.to_owned(), nth: *nth, ours });
+    }
+    let own = points.iter().filter(|point| point.ours).count();
+    assert!(points.len() > 50 && own > 20, "{} points, {own} of them ours", points.len());
+    points
+}
+
+/// Runs `call`, and does `what` (`signal=SIGKILL`, `error=EIO`) to it at one point.
+#[must_use]
+pub fn inject(call: &Call, point: &Point, what: &str) -> Answer {
+    under_strace(call, "/dev/null", &format!("inject={}:{what}:when={}", point.name, point.nth))
+}
+
+fn under_strace(call: &Call, trace: &str, expression: &str) -> Answer {
+    call.clone().through("/usr/bin/strace", &["-f", "-qq", "-o", trace, "-e", expression]).run()
+}
