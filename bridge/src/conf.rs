@@ -1,7 +1,7 @@
 //! The keys that `bridge` knows, from a config's text to values that were checked once.
 
-use crate::masq::Backend;
 use crate::vlan::{GatewayConf, TrunkItem, VlanConf};
+use cni_common::kernel::Backend;
 use cni_common::kernel::netlink::addr::Dad;
 use cni_common::plugin::Request;
 use cni_common::spec::conf::{DnsConf, NetConf};

@@ -149,7 +149,7 @@ impl Plugin for Bridge {
         let conf = Conf::read(request).map_err(unavailable)?;
         check::bridge_is_free_or_ours(&conf).map_err(unavailable)?;
         if conf.ip_masq {
-            conf.ip_masq_backend.available().map_err(unavailable)?;
+            conf.ip_masq_backend.available("ipMasq").map_err(unavailable)?;
         }
         if conf.mac_spoof_check {
             nft::available().map_err(|refusal| {

@@ -154,7 +154,7 @@ mod tests {
             is_default_gateway,
             force_address: false,
             ip_masq: false,
-            ip_masq_backend: crate::masq::Backend::Auto,
+            ip_masq_backend: cni_common::kernel::Backend::Auto,
             mtu: crate::conf::Mtu::Kernel,
             reflect: Reflect::Off,
             mac: None,

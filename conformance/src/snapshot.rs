@@ -17,7 +17,7 @@ pub struct Snapshot {
     pub routes: Vec<String>,
     /// Bridge port and its VLANs.
     pub vlans: Vec<String>,
-    /// `nft list ruleset`
+    /// `nft list ruleset`, without counters
     pub rules: String,
 }
 
@@ -54,7 +54,7 @@ impl Snapshot {
             routes.extend(kept.map(|line| line.replace(" linkdown", "").trim_end().to_owned()));
         }
         let vlans = items(&json(&["bridge", "-j", "vlan", "show"])).iter().map(describe_vlans).collect();
-        Self { links, addresses, routes, vlans, rules: ask(&["nft", "list", "ruleset"]) }
+        Self { links, addresses, routes, vlans, rules: ask(&["nft", "--stateless", "list", "ruleset"]) }
     }
 }
 

@@ -1,8 +1,9 @@
 //! The keys that `portmap` knows, from a config's text to values that were checked once.
 
 use crate::condition::{Condition, Style};
+use cni_common::kernel::Backend;
 use cni_common::spec::conf::NetConf;
-use cni_common::spec::{Code, Error, Result};
+use cni_common::spec::{Error, Result};
 use serde::Deserialize;
 use std::fmt;
 use std::net::IpAddr;
@@ -23,17 +24,6 @@ pub struct Conf {
     pub mark: Mark,
     /// What else has to hold for a packet to be mapped: IPv4, IPv6.
     pub conditions: [Vec<Condition>; 2],
-}
-
-/// What maps ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backend {
-    /// nf_tables where the kernel has them, else iptables.
-    Auto,
-    /// nf_tables.
-    Nftables,
-    /// iptables.
-    Iptables,
 }
 
 /// What of the mapped traffic is masqueraded.
@@ -318,14 +308,4 @@ fn mark(wire: &Wire) -> Result<Mark> {
             })
         }
     }
-}
-
-/// Code 7: a result before us is what makes us chained.
-///
-/// # Errors
-/// Always the same.
-#[must_use]
-pub fn not_chained() -> Error {
-    Error::new(Code::INVALID_CONFIG, "must be called as chained plugin")
-        .details("portmap needs a prevResult: put it behind the plugin that makes the interface")
 }

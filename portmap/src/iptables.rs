@@ -50,14 +50,6 @@ fn comment(attachment: &Attachment) -> String {
     text.replace('"', "\\\"")
 }
 
-/// Whether an ADD could use it.
-///
-/// # Errors
-/// What is missing.
-pub fn available() -> Result<()> {
-    Iptables::find(Family::V4).map(drop)
-}
-
 /// The rules of the container's own chain, in the form that iptables-save prints.
 fn own_rules(conf: &Conf, chain: &str, target: &IpNet, mappings: &[Mapping]) -> Vec<String> {
     let setmark = match &conf.mark {
@@ -276,10 +268,13 @@ pub fn gc(network: &NetworkName, valid: &[Attachment]) -> Result<()> {
 /// # Errors
 /// Any refusal but that there are none.
 pub fn delete_references_nftables(socket: &mut Socket, attachment: &Attachment) -> Result<(), Refusal> {
+    let chain = |name| nft::Chain { table: "cni_hostport", name, hook: None };
     for family in nft::Family::IP {
+        if !nft::has_chain(socket, family, &chain("hostports"))? {
+            continue;
+        }
         let mut transaction = nft::Transaction::default();
-        for name in ["hostports", "hostip_hostports", "masquerading"] {
-            let chain = nft::Chain { table: "cni_hostport", name, hook: None };
+        for chain in ["hostports", "hostip_hostports", "masquerading"].map(chain) {
             for (handle, comment) in nft::rules(socket, family, &chain)? {
                 if comment == attachment.container_id.as_str() {
                     transaction.delete_rule(family, &chain, handle);

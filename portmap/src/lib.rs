@@ -11,12 +11,12 @@ mod iptables;
 mod nftables;
 
 use cni_common::kernel::netlink::{Socket, link, route};
-use cni_common::kernel::nft;
 use cni_common::kernel::sysctl::{self, Key};
+use cni_common::kernel::{Backend, nft};
 use cni_common::plugin::{Added, Plugin, Request, Target};
 use cni_common::spec::{Attachment, Code, Coded, Error, IfName, Result, Success};
 use cni_common::undo::Undo;
-use conf::{Backend, Conf, Mapping, Mark, Masquerade, not_chained};
+use conf::{Conf, Mapping, Mark, Masquerade};
 use ipnet::IpNet;
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -31,7 +31,10 @@ impl Plugin for Portmap {
 
     fn add(&self, request: &Request, target: &Target) -> Result<Added> {
         let conf = Conf::read(&request.conf)?;
-        let prev = request.conf.prev_result()?.ok_or_else(not_chained)?;
+        let prev = request.conf.prev_result()?.ok_or_else(|| {
+            Error::config("must be called as chained plugin")
+                .details("portmap needs a prevResult: put it behind the plugin that makes the interface")
+        })?;
         let mut undo = Undo::default();
         if !conf.mappings.is_empty() {
             let work = Work::new(&conf, &target.attachment, &prev);
@@ -66,16 +69,7 @@ impl Plugin for Portmap {
     fn status(&self, request: &Request) -> Result<()> {
         let unavailable = |error: Error| Error::new(Code::NOT_AVAILABLE, error.msg()).details(error.cause());
         let conf = Conf::read(&request.conf).map_err(unavailable)?;
-        let nftables = || {
-            let msg = "portmap needs nf_tables, which this kernel lacks";
-            nft::available().map_err(|refusal| Error::from(refusal).context(msg))
-        };
-        match conf.backend {
-            Backend::Nftables => nftables(),
-            Backend::Iptables => iptables::available(),
-            Backend::Auto => nftables().or_else(|error| iptables::available().map_err(|_| error)),
-        }
-        .map_err(unavailable)
+        conf.backend.available("portmap").map_err(unavailable)
     }
 }
 
@@ -111,20 +105,13 @@ impl<'a> Work<'a> {
     fn add(&self, undo: &mut Undo) -> Result<()> {
         let attachment = self.attachment.clone();
         undo.push("port mappings", move || Ok(delete(&attachment)?));
-        let by_nftables = match self.conf.backend {
-            Backend::Iptables => false,
-            Backend::Nftables => true,
-            // On most machines the question is answered by the work itself.
-            Backend::Auto => match self.add_by_nftables() {
-                Err(_) if nft::available().is_err() => false,
-                done => return done.and_then(|()| self.finish()),
-            },
-        };
-        if by_nftables {
-            self.add_by_nftables()?;
-        } else {
-            iptables::add(self)?;
-        }
+        let backend = self.conf.backend;
+        let added = if backend == Backend::Iptables { iptables::add(self) } else { self.add_by_nftables() };
+        match added {
+            // Only after it failed: on most machines the question would be in vain.
+            Err(_) if backend == Backend::Auto && nft::available().is_err() => iptables::add(self),
+            added => added,
+        }?;
         self.finish()
     }
 

@@ -11,7 +11,7 @@
 use super::multicast;
 use cni_common::kernel::iptables::{Chain, Family, Iptables, Saved};
 use cni_common::spec::name::reference_digest;
-use cni_common::spec::{Attachment, Error, NetworkName, Result};
+use cni_common::spec::{Attachment, NetworkName, Result};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -157,14 +157,6 @@ pub fn gc(network: &NetworkName, valid: &BTreeSet<&str>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether ADD could do it.
-///
-/// # Errors
-/// Code 5 when there is no iptables.
-pub fn available() -> Result<(), Error> {
-    Iptables::find(Family::V4).map(drop)
 }
 
 #[cfg(test)]

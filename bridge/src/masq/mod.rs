@@ -6,41 +6,11 @@ mod iptables;
 mod nftables;
 mod reference;
 
-use cni_common::kernel::nft;
+use cni_common::kernel::{Backend, nft};
 use cni_common::spec::{Attachment, Error, NetworkName, Result};
 use cni_common::undo::Undo;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-/// What masquerades.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Backend {
-    /// nf_tables where the kernel has them, else iptables.
-    #[default]
-    Auto,
-    /// nf_tables.
-    Nftables,
-    /// iptables.
-    Iptables,
-}
-
-impl Backend {
-    /// Whether an ADD could use it.
-    ///
-    /// # Errors
-    /// What is missing.
-    pub fn available(self) -> Result<()> {
-        let nftables = || {
-            let msg = "ipMasq needs nf_tables, which this kernel lacks";
-            nft::available().map_err(|refusal| Error::from(refusal).context(msg))
-        };
-        match self {
-            Self::Nftables => nftables(),
-            Self::Iptables => iptables::available(),
-            Self::Auto => nftables().or_else(|error| iptables::available().map_err(|_| error)),
-        }
-    }
-}
 
 /// Groups are no hosts: what is sent to them keeps its source.
 fn multicast(family_of: IpAddr) -> IpNet {

@@ -1,6 +1,7 @@
 //! Touching the machine: network namespaces, sysctls, rtnetlink and nf_tables. No helper program is
 //! run, but for iptables where a config asks for it.
 
+mod backend;
 pub mod conntrack;
 pub mod iptables;
 pub mod netlink;
@@ -9,4 +10,5 @@ pub mod nft;
 pub mod refusal;
 pub mod sysctl;
 
+pub use backend::Backend;
 pub use refusal::{Refusal, absent_ok, unused_ok};
