@@ -7,6 +7,7 @@
 pub mod condition;
 pub mod conf;
 mod flows;
+mod holder;
 mod iptables;
 mod nftables;
 

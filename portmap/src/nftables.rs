@@ -32,6 +32,7 @@
 
 use crate::condition::Condition;
 use crate::conf::{Conf, Mapping, Masquerade};
+use crate::holder::sign_of_life;
 use cni_common::kernel::netlink::{Socket, link};
 use cni_common::kernel::nft::{
     Chain, Data, Element, End, Family, Field, Hook, Key, Match, Rule, Set, Transaction, Value, Verdict,
@@ -259,16 +260,21 @@ impl Plan<'_> {
     /// The elements in our way, when all of those whose they are are dead.
     fn dead_holders(&self, socket: &mut Socket) -> Result<Vec<(Set<'static>, Element)>> {
         let mut found = Vec::new();
-        let mut alive = None;
+        let mut tags = None;
         for mapping in &self.mappings {
             let (key, by_address) = Self::key(mapping);
             let set = shared(self.family(), by_address);
             let Some(element) = find_element(socket, self.family(), &set, &key)? else { continue };
-            let alive = alive.get_or_insert_with(living_tags);
-            if alive.as_ref().map_err(Clone::clone)?.contains(&element.tag) {
-                return Err(Error::config(format!("host port {mapping} is in use by {}", element.tag)).details(
-                    "that attachment's veth is there; DEL it, or give this container another hostPort or a hostIP",
-                ));
+            let tags = match &mut tags {
+                Some(tags) => tags,
+                none => none.insert(link_aliases()?),
+            };
+            let target = self.target_of(socket, &element, by_address)?;
+            if let Some(sign) = sign_of_life(&element.tag, target, tags) {
+                let msg = format!("host port {mapping} is in use by {}", element.tag);
+                return Err(Error::config(msg).details(format!(
+                    "{sign}; DEL that attachment, or give this container another hostPort or a hostIP"
+                )));
             }
             cni_common::log!(
                 "portmap: host port {mapping} was {}'s, which is gone; taking it over",
@@ -277,6 +283,19 @@ impl Plan<'_> {
             found.push((set, element));
         }
         Ok(found)
+    }
+
+    /// The address that an element of a shared map leads to, by the map of the attachment whose it is.
+    fn target_of(
+        &self,
+        socket: &mut Socket,
+        element: &Element,
+        by_address: bool,
+    ) -> Result<Option<IpAddr>, Refusal> {
+        let Some(digest) = element.chain.strip_prefix("pod-") else { return Ok(None) };
+        let (family, own) = (self.family(), Own::of(digest));
+        let found = find_element(socket, family, &own.map(family, by_address), &element.key)?;
+        Ok(found.and_then(|element| element.data?.as_target()).map(|(ip, _)| ip))
     }
 
     /// The first thing that is not as ADD left it: expected and found.
@@ -331,8 +350,8 @@ fn guard(transaction: &mut Transaction) {
     transaction.chain_with(Family::V4, &GUARD, &rules);
 }
 
-/// The tags of the attachments whose host veth is there.
-fn living_tags() -> Result<Vec<String>, Refusal> {
+/// The aliases of the host's links: the tags of the attachments whose host veth is there.
+fn link_aliases() -> Result<Vec<String>, Refusal> {
     let links = link::list(&mut Socket::route()?, None)?;
     Ok(links.into_iter().filter_map(|link| link.alias).collect())
 }

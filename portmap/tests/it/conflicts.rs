@@ -49,6 +49,34 @@ fn a_dead_holder_is_named_and_its_late_del_harms_nobody() {
     assert!(!rules().contains("net1/old"), "{}", rules());
 }
 
+/// Where no veth is marked, as with the reference's plugins, the lease of the address tells.
+#[test]
+fn a_holder_of_another_plugins_network_lives_while_its_lease_does() {
+    let bed = Bed::new();
+    let (mut old, mut new) = (bed.pod("old"), bed.pod("new"));
+    for pod in [&mut old, &mut new] {
+        bed.host
+            .ip(&format!("link set {} alias other", pod.result["interfaces"][1]["name"].as_str().unwrap()));
+    }
+    let conf = conf(&json!([port(8080, 80, "tcp")]), &json!({}));
+    add(&conf, &old).ok();
+    let lease = format!("/var/lib/cni/networks/net1/{}", old.ip(0));
+    // In a mount namespace of its own: the machine's folder is not ours.
+    let add_with = |script: &str| {
+        let script = format!("mount -t tmpfs none /var/lib && {script} exec \"$0\"");
+        let call =
+            crate::bed::call("portmap", "ADD", &crate::bed::with_prev(&conf, &new), "new", &new.container);
+        call.through("/usr/bin/unshare", &["--mount", "/bin/sh", "-c", &script]).run()
+    };
+    let before = rules();
+    let why = add_with(&format!("mkdir -p /var/lib/cni/networks/net1 && echo old >{lease} &&")).fails(7);
+    assert!(why.contains("in use by cni/net1/old/eth0") && why.contains(&lease), "{why}");
+    assert_eq!(rules(), before);
+    let answer = add_with("");
+    assert!(answer.stderr.contains("which is gone; taking it over"), "{}", answer.dump());
+    check(&conf, &new).ok();
+}
+
 #[test]
 fn a_repeated_add_is_the_same_as_one_and_may_change_the_ports() {
     for backend in ["nftables", "iptables"] {
