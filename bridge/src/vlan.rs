@@ -191,7 +191,7 @@ pub fn make_gateway(host: &mut Socket, bridge: &Link, gateway: &GatewayConf) -> 
     Ok(link::find(host, &gateway.name)?.is_none() && make(host, bridge, &gateway.name)?)
 }
 
-/// Not when another was quicker.
+/// Whether it was made by us: another ADD may have been quicker.
 fn make(host: &mut Socket, bridge: &Link, name: &IfName) -> Result<bool> {
     let port = format!("veth{}", digest(&["VLAN gateway", name.as_str()], 11));
     let port = IfName::try_from(port.as_str()).coded(Code::INTERNAL, "port of the VLAN gateway")?;
