@@ -5,12 +5,14 @@
 //! * [`Container`]: a namespace to attach, valid as `CNI_NETNS`.
 //! * [`Call`]: one run of a plugin; a failed expectation shows everything that went in, came out and is there.
 //! * [`faults`]: each system call of a call can kill it, or fail.
+//! * [`race`]: several implementations do the same calls in turns, timed.
 //! * [`traffic`]: servers inside containers, and whom they see asking.
 //! * [`snapshot`]: what a machine holds, to compare before and after.
 
 pub mod call;
 pub mod faults;
 pub mod netns;
+pub mod race;
 pub mod snapshot;
 pub mod traffic;
 

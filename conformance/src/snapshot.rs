@@ -103,6 +103,39 @@ fn describe_addresses(link: &Value) -> Vec<String> {
     addresses.map(text).collect()
 }
 
+/// The qdiscs and the ingress filters of the calling thread's namespace that are not the kernel's defaults, as `tc` tells them.
+///
+/// # Panics
+/// When `tc` fails.
+#[must_use]
+pub fn shaping() -> Vec<String> {
+    let ask = |words: &[&str]| {
+        let output = Command::new("tc").args(words).output();
+        let output = output.unwrap_or_else(|error| panic!("tc: {error}"));
+        assert!(output.status.success(), "tc: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let qdiscs = ask(&["qdisc", "show"]);
+    let mut found = Vec::new();
+    for line in qdiscs.lines().filter(|line| !line.contains(" 0: ")) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        // How often the kernel holds it changes by itself.
+        let refcnt = words.iter().position(|word| *word == "refcnt");
+        let is_kept = |at: &usize| refcnt.is_none_or(|refcnt| *at != refcnt && *at != refcnt + 1);
+        let kept: Vec<&str> = (0..words.len()).filter(is_kept).map(|at| words[at]).collect();
+        found.push(kept.join(" "));
+        if let ["qdisc", "ingress" | "clsact", _, "dev", link, ..] = words[..] {
+            let filters = ask(&["filter", "show", "dev", link, "ingress"]);
+            let filters = filters.lines().map(str::trim).filter(|line| !line.is_empty());
+            // Actions are numbered as they come and go.
+            found.extend(
+                filters.filter(|line| !line.starts_with("index ")).map(|line| format!("{link}: {line}")),
+            );
+        }
+    }
+    found
+}
+
 /// The lease files below `data_dir`: path → text. Hints and locks are no leases.
 ///
 /// # Panics

@@ -11,7 +11,13 @@ use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
+const PLUGINS: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "bandwidth"];
+
+/// The versions that a plugin speaks.
+fn versions(plugin: &str) -> Vec<&'static str> {
+    let all = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+    all[if plugin == "bandwidth" { 2 } else { 0 }..].to_vec()
+}
 
 /// A call whose every part is right.
 fn good(plugin: &str, command: &str) -> Call {
@@ -42,7 +48,8 @@ fn without_a_command_a_plugin_introduces_itself() {
         let version = env!("CARGO_PKG_VERSION");
         let want = format!(
             "CNI {plugin} plugin v{version}\n\
-             CNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n"
+             CNI protocol versions supported: {}\n",
+            versions(plugin).join(", ")
         );
         assert_eq!(stderr, want);
     }
@@ -61,8 +68,7 @@ fn a_plugin_works_under_any_name() {
 fn version_is_answered_without_reading_stdin() {
     for plugin in PLUGINS {
         let answer = Call::new(plugin).env("CNI_COMMAND", "VERSION").stdin("not json").run();
-        let want = json!({"cniVersion": "1.1.0",
-            "supportedVersions": ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]});
+        let want = json!({"cniVersion": "1.1.0", "supportedVersions": versions(plugin)});
         assert_eq!(answer.ok(), want);
         assert!(answer.stdout.ends_with('\n') && answer.stdout.lines().count() == 1);
     }
@@ -152,6 +158,17 @@ fn the_config_is_checked_in_order() {
         for (command, text, code, words) in table {
             let why = good(plugin, command).stdin(*text).run().fails(*code);
             assert!(why.contains(words), "{plugin} {command} {text} → {why}");
+        }
+    }
+}
+
+#[test]
+fn a_version_that_a_plugin_does_not_speak_is_refused_for_every_command() {
+    for version in ["0.1.0", "0.2.0"] {
+        let conf = json!({"cniVersion": version, "name": "n"});
+        for command in ["ADD", "DEL"] {
+            let why = good("bandwidth", command).stdin(conf.to_string()).run().fails(1);
+            assert!(why.contains(r#"plugin supports ["0.3.0" "0.3.1" "0.4.0" "1.0.0" "1.1.0"]"#), "{why}");
         }
     }
 }

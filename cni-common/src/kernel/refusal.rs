@@ -37,12 +37,17 @@ impl Refusal {
                 "the plugin needs CAP_NET_ADMIN in this namespace; run it as root"
             }
             Errno::EXFULL => "a bridge takes at most 1023 ports; use another bridge for this network",
-            Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT => match self.module {
-                Some(module) => {
-                    return Some(format!("the kernel lacks it; load its module: modprobe {module}").into());
+            Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT | Errno::ENOENT => {
+                match self.module {
+                    Some(module) => {
+                        return Some(
+                            format!("the kernel lacks it; load its module: modprobe {module}").into(),
+                        );
+                    }
+                    None if self.errno == Errno::ENOENT => return None,
+                    None => "the kernel lacks it; is the module loaded?",
                 }
-                None => "the kernel lacks it; is the module loaded?",
-            },
+            }
             Errno::ENOBUFS | Errno::ENOMEM => "the kernel is short of memory",
             _ => return None,
         };

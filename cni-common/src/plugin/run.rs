@@ -24,6 +24,11 @@ pub trait Plugin {
     /// The name under which the plugin introduces itself.
     fn name(&self) -> &'static str;
 
+    /// The oldest version of the specification that it speaks.
+    fn since(&self) -> SpecVersion {
+        SpecVersion::V0_1_0
+    }
+
     /// Attaches the container.
     fn add(&self, request: &Request, target: &Target) -> Result<Added>;
 
@@ -120,7 +125,7 @@ pub fn serve(plugin: &dyn Plugin, env: &Env, stdin: &mut dyn Read) -> Reply {
 
 /// Called by hand, or by Nomad, which reads the version out of it. stdin is left alone.
 fn about(plugin: &dyn Plugin) -> Reply {
-    let versions = SpecVersion::ALL.map(SpecVersion::as_str).join(", ");
+    let versions = versions(plugin).map(SpecVersion::as_str).collect::<Vec<_>>().join(", ");
     let stderr = format!(
         "CNI {} plugin v{}\nCNI protocol versions supported: {versions}\n",
         plugin.name(),
@@ -140,7 +145,7 @@ fn answer(
     let command = Command::parse(&word);
     let names = check_env(env, command)?;
     if command == Some(Command::Version) {
-        return Ok((supported_versions(), Undo::default()));
+        return Ok((supported_versions(plugin), Undo::default()));
     }
     let request = Request::read(env, stdin)?;
     // Not before: whoever waits for a config that never comes may be stopped the usual way.
@@ -157,6 +162,9 @@ fn answer(
         let details =
             format!("cniVersion is {}, {command} came with {}", request.conf.version, command.since());
         return Err(Error::new(Code::INCOMPATIBLE_VERSION, msg).details(details));
+    }
+    if request.conf.version < plugin.since() {
+        return Err(SpecVersion::incompatible(request.conf.version.as_str(), versions(plugin)));
     }
     let target = names.map(|names| Target {
         attachment: Attachment {
@@ -185,8 +193,13 @@ fn answer(
     }
 }
 
-fn supported_versions() -> String {
-    let list: Vec<_> = SpecVersion::ALL.iter().map(|version| format!("\"{version}\"")).collect();
+fn versions(plugin: &dyn Plugin) -> impl Iterator<Item = SpecVersion> {
+    let since = plugin.since();
+    SpecVersion::ALL.into_iter().filter(move |version| *version >= since)
+}
+
+fn supported_versions(plugin: &dyn Plugin) -> String {
+    let list: Vec<_> = versions(plugin).map(|version| format!("\"{version}\"")).collect();
     format!("{{\"cniVersion\":\"{}\",\"supportedVersions\":[{}]}}\n", SpecVersion::LATEST, list.join(","))
 }
 

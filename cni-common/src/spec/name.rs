@@ -172,6 +172,14 @@ impl Attachment {
         IfName(format!("veth{}", digest(&parts, 11)))
     }
 
+    /// The names that its IFB may have: the reference's, which two interfaces of a container share, and one of its own
+    /// for the second of them.
+    #[must_use]
+    pub fn ifbs(&self) -> [IfName; 2] {
+        let parts = [self.network.as_str(), self.container_id.as_str(), self.ifname.as_str()];
+        [&parts[..2], &parts].map(|parts| IfName(format!("bwp{}", reference_digest(parts, 12))))
+    }
+
     /// All names that its host veth may have, in the order in which they are tried.
     pub fn host_veths(&self) -> impl Iterator<Item = IfName> {
         (0..HOST_VETH_NAMES).map(|attempt| self.host_veth(attempt))

@@ -50,11 +50,15 @@ impl SpecVersion {
     /// Code 1 when no release has that name (`1.0` is none).
     pub fn parse(text: &str) -> Result<Self, Error> {
         let text = if text.is_empty() { "0.1.0" } else { text };
-        Self::ALL.into_iter().find(|version| version.as_str() == text).ok_or_else(|| {
-            let known: Vec<_> = Self::ALL.iter().map(|version| format!("\"{version}\"")).collect();
-            Error::new(Code::INCOMPATIBLE_VERSION, "incompatible CNI versions")
-                .details(format!("config is {text:?}, plugin supports [{}]", known.join(" ")))
-        })
+        let known = Self::ALL.into_iter().find(|version| version.as_str() == text);
+        known.ok_or_else(|| Self::incompatible(text, Self::ALL))
+    }
+
+    /// The error (code 1) for a config whose version `text` is none of `known`.
+    pub fn incompatible(text: &str, known: impl IntoIterator<Item = Self>) -> Error {
+        let known: Vec<_> = known.into_iter().map(|version| format!("\"{version}\"")).collect();
+        Error::new(Code::INCOMPATIBLE_VERSION, "incompatible CNI versions")
+            .details(format!("config is {text:?}, plugin supports [{}]", known.join(" ")))
     }
 }
 

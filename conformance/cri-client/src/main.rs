@@ -1,6 +1,6 @@
 //! A kubelet in four words, for the end-to-end tests: what it asks of containerd's CRI about one pod sandbox.
 //!
-//! `cri-client SOCKET run NAME [HOST-PORT:CONTAINER-PORT] | ip ID | stop ID | remove ID`
+//! `cri-client SOCKET run NAME [HOST-PORT:CONTAINER-PORT | ANNOTATION=VALUE]... | ip ID | stop ID | remove ID`
 
 use anyhow::{Context, Result, bail};
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
@@ -14,15 +14,15 @@ use tonic::transport::Endpoint;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let ([socket, verb, what], ports) = args.split_first_chunk().context(
-        "usage: cri-client SOCKET run NAME [HOST-PORT:CONTAINER-PORT] | ip ID | stop ID | remove ID",
+    let ([socket, verb, what], words) = args.split_first_chunk().context(
+        "usage: cri-client SOCKET run NAME [HOST-PORT:CONTAINER-PORT | ANNOTATION=VALUE]... | ip ID | stop ID | remove ID",
     )?;
     let channel =
         Endpoint::try_from(format!("unix://{socket}"))?.connect().await.context("connect to the CRI")?;
     let mut cri = RuntimeServiceClient::new(channel);
     let pod_sandbox_id = what.clone();
     let answer = match verb.as_str() {
-        "run" => cri.run_pod_sandbox(run_request(what, ports)?).await?.into_inner().pod_sandbox_id,
+        "run" => cri.run_pod_sandbox(run_request(what, words)?).await?.into_inner().pod_sandbox_id,
         "ip" => {
             let request = PodSandboxStatusRequest { pod_sandbox_id, verbose: false };
             let status = cri.pod_sandbox_status(request).await?.into_inner().status.context("no status")?;
@@ -39,7 +39,10 @@ async fn main() -> Result<()> {
     Ok(writeln!(std::io::stdout(), "{answer}")?)
 }
 
-fn run_request(name: &str, ports: &[String]) -> Result<RunPodSandboxRequest> {
+fn run_request(name: &str, words: &[String]) -> Result<RunPodSandboxRequest> {
+    let (annotations, ports): (Vec<_>, Vec<_>) = words.iter().partition(|word| word.contains('='));
+    let annotation =
+        |text: &String| text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
     let mapping = |text: &String| {
         let (host, container) = text.split_once(':').context("a port is HOST-PORT:CONTAINER-PORT")?;
         Ok(PortMapping {
@@ -59,7 +62,8 @@ fn run_request(name: &str, ports: &[String]) -> Result<RunPodSandboxRequest> {
         hostname: name.to_owned(),
         log_directory: "/tmp".to_owned(),
         linux: Some(LinuxPodSandboxConfig::default()),
-        port_mappings: ports.iter().map(mapping).collect::<Result<_>>()?,
+        port_mappings: ports.into_iter().map(mapping).collect::<Result<_>>()?,
+        annotations: annotations.into_iter().filter_map(annotation).collect(),
         ..PodSandboxConfig::default()
     };
     Ok(RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() })

@@ -2,7 +2,7 @@
 //!
 //! `bench-portmap OURS-DIR REFERENCE-DIR`, in a network namespace of its own.
 
-use cni_conformance::call::percentile;
+use cni_conformance::race;
 use cni_conformance::traffic::{Transport, ask, serve};
 use cni_conformance::{Call, Container, Host};
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 const PORTS: [u16; 3] = [1, 5, 20];
 const ROUNDS: usize = 40;
+const VERBS: [&str; 2] = ["ADD", "DEL"];
 /// Attachments of twenty ports each, for the connections.
 const CROWD: usize = 250;
 const WHILE: Duration = Duration::from_secs(3);
@@ -62,15 +63,6 @@ impl Bed {
         Call::of(&side.plugins, "portmap").command(verb, &conf).attachment(id, "eth0").netns(&self.pod)
     }
 
-    fn time(&self, side: &Side, verb: &str, count: u16) -> Duration {
-        let call = self.call(side, verb, "timed", 8000..8000 + count);
-        let begun = Instant::now();
-        let answer = call.run();
-        let took = begun.elapsed();
-        assert!(answer.is_ok(), "{}", answer.dump());
-        took
-    }
-
     /// Connections a second to the mapped port.
     fn connections(&self, port: u16) -> f64 {
         let to = SocketAddr::from(([192, 0, 2, 1], port));
@@ -105,30 +97,12 @@ fn times(sides: &[Side; 3], out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "Milliseconds, median / 95th percentile of {ROUNDS}; system calls / programs\n")?;
     writeln!(out, "| ports | verb | {head} | reference ÷ ours, nftables |\n|---|---|---|---|---|---|")?;
     for count in PORTS {
-        for side in sides {
-            for verb in ["ADD", "DEL"] {
-                bed.time(side, verb, count);
-            }
-        }
-        let mut taken: [[Vec<Duration>; 3]; 2] = Default::default();
-        for round in 0..ROUNDS {
-            for s in (0..sides.len()).map(|turn| (round + turn) % sides.len()) {
-                for (all, verb) in taken.iter_mut().zip(["ADD", "DEL"]) {
-                    all[s].push(bed.time(&sides[s], verb, count));
-                }
-            }
-        }
-        let costs = sides
-            .each_ref()
-            .map(|side| ["ADD", "DEL"].map(|verb| bed.call(side, verb, "timed", 8000..8000 + count).cost()));
-        for (v, verb) in ["ADD", "DEL"].iter().enumerate() {
-            let cell = |s: usize| {
-                let (calls, programs) = costs[s][v];
-                let [p50, p95] = [50, 95].map(|part| percentile(&taken[v][s], part));
-                format!("{p50:.1} / {p95:.1}; {calls} / {programs}")
-            };
-            let ratio = percentile(&taken[v][2], 50) / percentile(&taken[v][0], 50);
-            writeln!(out, "| {count} | {verb} | {} | {} | {} | {ratio:.1} |", cell(0), cell(1), cell(2))?;
+        let calls =
+            sides.each_ref().map(|side| |verb: &str| bed.call(side, verb, "timed", 8000..8000 + count));
+        let racers = calls.each_ref().map(|call| race::Side { call, after: &|_| {} });
+        for (verb, found) in VERBS.iter().zip(race::race(&racers, &VERBS, ROUNDS)) {
+            let ratio = found[2].median() / found[0].median();
+            writeln!(out, "| {count} | {verb} | {} | {} | {} | {ratio:.1} |", found[0], found[1], found[2])?;
         }
     }
     Ok(())

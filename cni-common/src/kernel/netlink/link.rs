@@ -118,6 +118,12 @@ impl Link {
         self.kind.as_deref() == Some("bridge")
     }
 
+    /// Whether it is an IFB, to which other links redirect what they receive.
+    #[must_use]
+    pub fn is_ifb(&self) -> bool {
+        self.kind.as_deref() == Some("ifb")
+    }
+
     /// Whether it is one end of a veth pair.
     #[must_use]
     pub fn is_veth(&self) -> bool {
@@ -301,6 +307,37 @@ pub fn set_vlan_filtering(index: u32, on: bool) -> Message<RouteNetlinkMessage> 
     let info = vec![LinkInfo::Kind(InfoKind::Bridge), vlan_filtering(on)];
     let doing = format!("set link {index} vlan_filtering {}", u8::from(on));
     set(doing, message(index, vec![LinkAttribute::LinkInfo(info)]))
+}
+
+/// Makes an IFB, up: it sends by its own root qdisc what other links are told to redirect to it.
+#[must_use]
+pub fn create_ifb(name: &IfName, mtu: u32) -> Message<RouteNetlinkMessage> {
+    let mut body = message(
+        0,
+        vec![
+            LinkAttribute::IfName(name.to_string()),
+            LinkAttribute::Mtu(mtu),
+            // The root qdisc has a queue of its own.
+            LinkAttribute::TxQueueLen(0),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]),
+        ],
+    );
+    set_flag(&mut body, LinkFlags::Up, true);
+    let doing = format!("make the ifb {name}");
+    Message { doing, flags: CREATE, body: RouteNetlinkMessage::NewLink(body) }
+}
+
+/// Makes the IFB `name` its owner's, whatever it was like: alias, MTU, up.
+#[must_use]
+pub fn claim_ifb(name: &IfName, alias: &str, mtu: u32) -> Message<RouteNetlinkMessage> {
+    let attributes = vec![
+        LinkAttribute::IfName(name.to_string()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::IfAlias(alias.to_owned()),
+    ];
+    let mut body = message(0, attributes);
+    set_flag(&mut body, LinkFlags::Up, true);
+    set(format!("set alias and MTU of {name}"), body)
 }
 
 /// Switches a link up or down.

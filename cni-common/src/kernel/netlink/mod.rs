@@ -7,6 +7,7 @@ pub mod link;
 pub mod message;
 pub mod route;
 pub mod socket;
+pub mod tc;
 pub mod vlan;
 
 pub use link::Link;

@@ -168,7 +168,8 @@ impl Socket {
                 let Some(at) = position(&sent, answer.header.sequence_number) else { continue };
                 match answer.payload {
                     NetlinkPayload::InnerMessage(body) => answers[at] = Some(Ok(body)),
-                    NetlinkPayload::Error(error) => {
+                    // An acknowledgement behind the object says nothing new.
+                    NetlinkPayload::Error(error) if answers[at].is_none() => {
                         let refused = verdict(&names[at], answer.header.flags, &error);
                         let refused = refused.and(Err(Refusal::new(&names[at], Errno::ENOENT)));
                         answers[at] = Some(refused);
