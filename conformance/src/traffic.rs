@@ -2,6 +2,7 @@
 
 use crate::netns::Container;
 use cni_common::kernel::netns::Netns;
+use socket2::{Domain, Protocol, Type};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
@@ -17,6 +18,8 @@ pub enum Transport {
     Tcp,
     /// UDP
     Udp,
+    /// SCTP, in its one-to-one style: to a program it is like TCP.
+    Sctp,
 }
 
 impl Transport {
@@ -26,7 +29,14 @@ impl Transport {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         }
+    }
+
+    /// A socket of a protocol with connections.
+    fn stream(self, address: SocketAddr) -> io::Result<socket2::Socket> {
+        let protocol = if self == Self::Sctp { Protocol::SCTP } else { Protocol::TCP };
+        socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(protocol))
     }
 }
 
@@ -42,11 +52,11 @@ fn in_namespace<T>(container: Option<&Container>, work: impl FnOnce() -> T) -> T
 /// # Panics
 /// When the port is taken.
 pub fn serve(container: Option<&Container>, transport: Transport, port: u16, name: &'static str) {
-    let all = (Ipv6Addr::UNSPECIFIED, port);
+    let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let text = move |from: SocketAddr| format!("{} {name}", from.ip().to_canonical());
     match transport {
-        Transport::Tcp => {
-            let listener = listening(port, in_namespace(container, || TcpListener::bind(all)));
+        Transport::Tcp | Transport::Sctp => {
+            let listener = listening(port, in_namespace(container, || listener(transport, all)));
             std::thread::spawn(move || {
                 while let Ok((mut stream, from)) = listener.accept() {
                     // Who hangs up first does not want to know.
@@ -74,7 +84,7 @@ fn listening<T>(port: u16, bound: io::Result<T>) -> T {
 #[must_use]
 pub fn ask(container: Option<&Container>, transport: Transport, to: SocketAddr) -> Option<(IpAddr, String)> {
     let answer = in_namespace(container, || match transport {
-        Transport::Tcp => ask_tcp(to),
+        Transport::Tcp | Transport::Sctp => ask_stream(transport, to),
         Transport::Udp => ask_udp(to),
     });
     let answer = answer.ok()?;
@@ -82,8 +92,19 @@ pub fn ask(container: Option<&Container>, transport: Transport, to: SocketAddr) 
     Some((ip.parse().ok()?, name.to_owned()))
 }
 
-fn ask_tcp(to: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+/// The standard library's listener only asks its socket for what SCTP's knows too.
+fn listener(transport: Transport, at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = transport.stream(at)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(128)?;
+    Ok(socket.into())
+}
+
+fn ask_stream(transport: Transport, to: SocketAddr) -> io::Result<String> {
+    let socket = transport.stream(to)?;
+    socket.connect_timeout(&to.into(), PATIENCE)?;
+    let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

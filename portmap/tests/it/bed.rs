@@ -2,12 +2,19 @@
 
 use cni_conformance::{Answer, Call, Container, Host, Snapshot};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use tempfile::TempDir;
 
 /// The machine's own address, and that of the machine at the other end of its uplink.
 pub const HOST: &str = "192.0.2.1";
 pub const HOST_V6: &str = "2001:db8::1";
 pub const PEER: &str = "192.0.2.9";
+
+pub const BACKENDS: [&str; 2] = ["nftables", "iptables"];
+
+pub fn at(ip: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.parse().unwrap(), port)
+}
 
 /// A machine, and another one beside it.
 pub struct Bed {

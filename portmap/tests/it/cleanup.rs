@@ -1,11 +1,9 @@
 //! DEL and GC leave nothing of an attachment, whatever is gone already and whoever made it.
 
-use crate::bed::{Bed, Pod, add, call, check, conf, del, port, rules, with_prev};
+use crate::bed::{BACKENDS, Bed, Pod, add, call, check, conf, del, port, rules, with_prev};
 use cni_conformance::{Answer, Call};
 use serde_json::{Value, json};
 use std::path::Path;
-
-const BACKENDS: [&str; 2] = ["nftables", "iptables"];
 
 fn ports() -> Value {
     let mut at_v6 = port(9090, 90, "tcp");

@@ -11,5 +11,12 @@ mod bed;
 mod cleanup;
 mod conflicts;
 mod faults;
+mod reached;
 mod refused;
 mod traffic;
+
+/// Whose ports are mapped; a kernel with SCTP is what the target `sctp` is for.
+fn transports() -> Vec<cni_conformance::traffic::Transport> {
+    use cni_conformance::traffic::Transport;
+    vec![Transport::Tcp, Transport::Udp]
+}
