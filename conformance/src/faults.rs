@@ -12,6 +12,8 @@ pub struct Point {
     pub nth: usize,
     /// Whether it is the plugin's own doing.
     pub ours: bool,
+    /// The call as strace shows it.
+    pub text: String,
 }
 
 impl Point {
@@ -43,14 +45,14 @@ pub fn points(call: &Call) -> Vec<Point> {
         ours |= call.starts_with("read(0,");
         let nth = counts.entry(name.to_owned()).or_default();
         *nth += 1;
-        points.push(Point { name: name.to_owned(), nth: *nth, ours });
+        points.push(Point { name: name.to_owned(), nth: *nth, ours, text: call.to_owned() });
     }
     let own = points.iter().filter(|point| point.ours).count();
     assert!(points.len() > 50 && own > 10, "{} points, {own} of them ours", points.len());
     points
 }
 
-/// Runs `call`, and does `what` (`signal=SIGKILL`, `error=EIO`) to it at one point.
+/// Runs `call`, and does `what` (`signal=SIGKILL`, `error=EIO`, `delay_enter=MICROSECONDS`) to it at one point.
 #[must_use]
 pub fn inject(call: &Call, point: &Point, what: &str) -> Answer {
     under_strace(call, "/dev/null", &format!("inject={}:{what}:when={}", point.name, point.nth))

@@ -72,6 +72,7 @@ const fn shared(family: Family, by_address: bool) -> Set<'static> {
 }
 
 /// The names of what an attachment has of its own.
+#[derive(PartialEq, Eq)]
 struct Own {
     chain: String,
     /// Without and with a host address in the key.
@@ -81,6 +82,11 @@ struct Own {
 impl Own {
     fn of(digest: &str) -> Self {
         Self { chain: format!("pod-{digest}"), maps: ["to", "at"].map(|kind| format!("{kind}-{digest}")) }
+    }
+
+    /// Of the attachment whose chain has that name.
+    fn of_chain(name: &str) -> Option<Self> {
+        name.strip_prefix("pod-").map(Self::of)
     }
 
     fn chain(&self) -> Chain<'_> {
@@ -230,15 +236,15 @@ impl Plan<'_> {
     /// Code 7 when another living attachment has one of them; code 5: what the kernel says. Nothing was changed then.
     pub fn add(&self, socket: &mut Socket) -> Result<()> {
         let mut ready = self.is_set_up(socket)?;
-        let mut dead: Vec<(Set, Element)> = Vec::new();
+        let mut dead: Vec<Own> = Vec::new();
         let mut result = Ok(());
         for _ in 0..TRIES {
             let mut transaction = Transaction::default();
             if !ready {
                 self.set_up(&mut transaction);
             }
-            for (set, element) in dead.drain(..) {
-                delete_element(&mut transaction, self.family(), &set, &element.key);
+            for holder in dead.drain(..) {
+                delete_all_of(socket, self.family(), &holder, &mut transaction)?;
             }
             self.insert(&mut transaction);
             result = transaction.commit(socket);
@@ -257,8 +263,8 @@ impl Plan<'_> {
         Ok(result?)
     }
 
-    /// The elements in our way, when all of those whose they are are dead.
-    fn dead_holders(&self, socket: &mut Socket) -> Result<Vec<(Set<'static>, Element)>> {
+    /// Who is in our way, when all of them are dead.
+    fn dead_holders(&self, socket: &mut Socket) -> Result<Vec<Own>> {
         let mut found = Vec::new();
         let mut tags = None;
         for mapping in &self.mappings {
@@ -280,7 +286,7 @@ impl Plan<'_> {
                 "portmap: host port {mapping} was {}'s, which is gone; taking it over",
                 element.tag
             );
-            found.push((set, element));
+            found.extend(Own::of_chain(&element.chain).filter(|holder| !found.contains(holder)));
         }
         Ok(found)
     }
@@ -292,8 +298,8 @@ impl Plan<'_> {
         element: &Element,
         by_address: bool,
     ) -> Result<Option<IpAddr>, Refusal> {
-        let Some(digest) = element.chain.strip_prefix("pod-") else { return Ok(None) };
-        let (family, own) = (self.family(), Own::of(digest));
+        let Some(own) = Own::of_chain(&element.chain) else { return Ok(None) };
+        let family = self.family();
         let found = find_element(socket, family, &own.map(family, by_address), &element.key)?;
         Ok(found.and_then(|element| element.data?.as_target()).map(|(ip, _)| ip))
     }
@@ -390,34 +396,46 @@ fn delete_own(socket: &mut Socket, family: Family, own: &Own) -> Result<Vec<Mapp
     let mut gone = Vec::new();
     for _ in 0..TRIES {
         let mut transaction = Transaction::default();
-        gone.clear();
-        for by_address in [true, false] {
-            for element in elements(socket, family, &own.map(family, by_address))? {
-                let holder = find_element(socket, family, &shared(family, by_address), &element.key)?;
-                // Somebody else's by now, if we were taken for dead.
-                if holder.is_some_and(|holder| holder.chain == own.chain) {
-                    delete_element(&mut transaction, family, &shared(family, by_address), &element.key);
-                }
-                if let (Some(service), Some(data)) = (element.key.as_service(), &element.data)
-                    && let Some((target, _)) = data.as_target()
-                {
-                    gone.push(Mapped { service, target });
-                }
-            }
-        }
-        transaction.delete_chain(family, &own.chain());
-        for by_address in [true, false] {
-            let map = own.map(family, by_address);
-            if has_set(socket, family, &map)? {
-                transaction.delete_set(family, &map);
-            }
-        }
+        gone = delete_all_of(socket, family, own, &mut transaction)?;
         result = absent_ok(transaction.commit(socket));
         if !matches!(&result, Err(refusal) if matches!(refusal.errno, Errno::EBUSY | Errno::EAGAIN)) {
             break;
         }
     }
     result.map(|()| gone)
+}
+
+/// Everything of an attachment, to be deleted together: the kernel refuses all of it once the chain is gone. So a late DEL
+/// and whoever takes over its ports can't both succeed, and nobody deletes what has got another owner since the look.
+fn delete_all_of(
+    socket: &mut Socket,
+    family: Family,
+    own: &Own,
+    transaction: &mut Transaction,
+) -> Result<Vec<Mapped>, Refusal> {
+    let mut gone = Vec::new();
+    for by_address in [true, false] {
+        for element in elements(socket, family, &own.map(family, by_address))? {
+            let holder = find_element(socket, family, &shared(family, by_address), &element.key)?;
+            // Somebody else's by now, if we were taken for dead.
+            if holder.is_some_and(|holder| holder.chain == own.chain) {
+                delete_element(transaction, family, &shared(family, by_address), &element.key);
+            }
+            if let (Some(service), Some(data)) = (element.key.as_service(), &element.data)
+                && let Some((target, _)) = data.as_target()
+            {
+                gone.push(Mapped { service, target });
+            }
+        }
+    }
+    transaction.delete_chain(family, &own.chain());
+    for by_address in [true, false] {
+        let map = own.map(family, by_address);
+        if has_set(socket, family, &map)? {
+            transaction.delete_set(family, &map);
+        }
+    }
+    Ok(gone)
 }
 
 /// Deletes what carries an orphan's tag.
@@ -428,8 +446,7 @@ pub fn gc(socket: &mut Socket, is_orphan: impl Fn(&str) -> bool) -> Result<(), R
     let mut result = Ok(());
     for family in Family::IP {
         for name in chains(socket, family, TABLE)? {
-            let Some(digest) = name.strip_prefix("pod-") else { continue };
-            let own = Own::of(digest);
+            let Some(own) = Own::of_chain(&name) else { continue };
             let tag = rules(socket, family, &own.chain())?.into_iter().next().map(|(_, tag)| tag);
             if tag.is_some_and(|tag| is_orphan(&tag)) {
                 result = result.and(delete_own(socket, family, &own).map(drop));

@@ -1,8 +1,10 @@
 //! Ports that somebody else has, living or dead.
 
 use crate::bed::{Bed, HOST, add, check, conf, del, port, rules};
+use cni_conformance::faults::{Point, inject, points};
 use cni_conformance::traffic::{Transport, ask, serve};
 use serde_json::json;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_living_holder_keeps_its_port_and_is_named() {
@@ -45,6 +47,33 @@ fn a_dead_holder_is_named_and_its_late_del_harms_nobody() {
     assert_eq!(reached().as_deref(), Some("new"));
     del(&conf, &old).ok();
     assert_eq!(reached().as_deref(), Some("new"));
+    check(&conf, &new).ok();
+    assert!(!rules().contains("net1/old"), "{}", rules());
+}
+
+/// A DEL that has looked before the port was taken over, and deletes after it.
+#[test]
+fn a_del_and_a_takeover_at_once_harm_nobody() {
+    let bed = Bed::new();
+    let (old, new) = (bed.pod("old"), bed.pod("new"));
+    let conf = conf(&json!([port(8080, 80, "tcp"), port(8081, 81, "tcp")]), &json!({}));
+    let late = crate::bed::call("portmap", "DEL", &conf, "old", &old.container);
+    add(&conf, &old).ok();
+    let is_change = |point: &&Point| point.name == "sendto" && point.text.contains("NFT_MSG_DELSETELEM");
+    let all = points(&late);
+    let change = all.iter().find(is_change).expect("a DEL that deletes elements");
+    add(&conf, &old).ok();
+    bed.end(&old);
+    std::thread::scope(|scope| {
+        let late = scope.spawn(|| (inject(&late, change, "delay_enter=2000000"), Instant::now()));
+        std::thread::sleep(Duration::from_millis(700));
+        let answer = add(&conf, &new);
+        let taken_over = Instant::now();
+        assert!(answer.stderr.contains("taking it over"), "{}", answer.dump());
+        let (answer, deleted) = late.join().unwrap();
+        assert!(deleted > taken_over, "the DEL did not wait");
+        answer.ok();
+    });
     check(&conf, &new).ok();
     assert!(!rules().contains("net1/old"), "{}", rules());
 }
