@@ -48,7 +48,7 @@ impl fmt::Display for Direction {
 pub enum Source {
     /// An operator, into the config. A burst that is too long is an error.
     Config,
-    /// The runtime, for one pod. Its burst is a fixed "as much as there is" (2^32 - 1 bits from containerd and CRI-O), which
+    /// The runtime, for one pod. Its burst is a fixed "as much as there is" (2^32 - 1 bits from containerd, eight times that from CRI-O), which
     /// no operator can change: one that is too long is cut.
     Runtime,
 }
