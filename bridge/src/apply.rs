@@ -2,7 +2,7 @@
 //! back.
 
 use crate::conf::{Conf, Mtu, Reflect};
-use crate::plan::{L3, readdress, smallest_mtu};
+use crate::plan::{L3, readdress};
 use crate::vlan::{self, GatewayConf, VlanConf};
 use anyhow::anyhow;
 use cni_common::kernel::netlink::addr::Dad;
@@ -366,7 +366,7 @@ fn mtu(host: &mut Socket, wanted: Mtu) -> Result<Option<u32>> {
     Ok(match wanted {
         Mtu::Kernel => None,
         Mtu::Bytes(mtu) => Some(mtu),
-        Mtu::Auto => smallest_mtu(&link::list(host, None)?),
+        Mtu::Auto => link::smallest_mtu(&link::list(host, None)?),
     })
 }
 

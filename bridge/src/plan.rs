@@ -84,18 +84,6 @@ fn first_host(net: &IpNet) -> Option<IpAddr> {
     from_number(to_number(net.network()).checked_add(1)?, net.addr())
 }
 
-/// The MTU in bytes that a container can use whichever way its packets leave: the smallest of the machine's links to
-/// elsewhere. None when it has no such link.
-#[must_use]
-pub fn smallest_mtu(links: &[Link]) -> Option<u32> {
-    /// Every IPv4 host takes packets of this size (RFC 791).
-    const LEAST: u32 = 576;
-    let leads_elsewhere = |link: &&Link| {
-        link.up && !link.loopback && !link.point_to_point && !link.is_veth() && !link.is_bridge()
-    };
-    links.iter().filter(leads_elsewhere).map(|link| link.mtu.max(LEAST)).min()
-}
-
 /// What has to happen to the bridge's addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Readdress {
@@ -231,25 +219,6 @@ mod tests {
             2,
             "a default route of another table is another matter"
         );
-    }
-
-    #[test]
-    fn the_smallest_mtu_of_links_that_lead_elsewhere() {
-        let link = |mtu, kind: Option<&str>| Link {
-            mtu,
-            up: true,
-            kind: kind.map(ToOwned::to_owned),
-            ..Link::default()
-        };
-        let lo = Link { loopback: true, ..link(65536, None) };
-        let tunnel = Link { point_to_point: true, ..link(1280, Some("tun")) };
-        let down = Link { up: false, ..link(1000, None) };
-        let others = [lo, tunnel, down, link(1100, Some("veth")), link(1200, Some("bridge"))];
-        assert_eq!(smallest_mtu(&others), None);
-        let with = |more: Vec<Link>| smallest_mtu(&[&others[..], &more].concat());
-        assert_eq!(with(vec![link(9000, None)]), Some(9000));
-        assert_eq!(with(vec![link(9000, None), link(1450, Some("vxlan"))]), Some(1450));
-        assert_eq!(with(vec![link(300, None)]), Some(576));
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub mod invoke;
 pub mod kernel;
 pub mod log;
 pub mod plugin;
+#[cfg(feature = "runtime")]
+pub mod runtime;
 pub mod spec;
 pub mod stop;
 pub mod undo;

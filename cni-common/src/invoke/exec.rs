@@ -3,6 +3,8 @@
 use crate::plugin::Command;
 use crate::spec::{Code, Coded, Error, Result};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,7 +12,11 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use wait_timeout::ChildExt;
+
+/// How long a plugin that was told to stop may take to undo.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A plugin that is running. Dropped without [`Running::wait`], it is waited for and its answer is lost.
 #[derive(Debug)]
@@ -51,11 +57,26 @@ impl Running {
     ///
     /// # Errors
     /// The plugin's own error, code and all; code 5 when it failed without one.
-    pub fn wait(mut self) -> Result<Vec<u8>> {
+    pub fn wait(self) -> Result<Vec<u8>> {
+        self.wait_until(None)
+    }
+
+    /// As [`Running::wait`], but not for ever: at `deadline` it is told to stop (SIGTERM, at which our plugins undo), and a
+    /// while later killed.
+    ///
+    /// # Errors
+    /// Code 11 when it did not end in time.
+    pub fn wait_until(mut self, deadline: Option<Instant>) -> Result<Vec<u8>> {
         let doing = format!("run plugin {:?}", self.name);
-        let status = match self.child.take() {
-            Some(mut child) => child.wait().io(&doing)?,
-            None => return Err(Error::new(Code::INTERNAL, doing)),
+        let Some(mut child) = self.child.take() else { return Err(Error::new(Code::INTERNAL, doing)) };
+        let status = match deadline {
+            None => child.wait().io(&doing)?,
+            Some(deadline) => {
+                match child.wait_timeout(deadline.saturating_duration_since(Instant::now())).io(&doing)? {
+                    Some(status) => status,
+                    None => return Err(self.stop(&mut child)),
+                }
+            }
         };
         let stdout = read_back(&self.stdout).io(&doing)?;
         let stderr = read_back(&self.stderr).io(&doing)?;
@@ -65,6 +86,22 @@ impl Running {
             return Ok(stdout);
         }
         Err(Error::from_json(&stdout).unwrap_or_else(|| self.silent_failure(status, &stdout, &stderr)))
+    }
+
+    fn stop(&self, child: &mut Child) -> Error {
+        let pid = i32::try_from(child.id()).map(Pid::from_raw);
+        let told = pid.is_ok_and(|pid| kill(pid, Signal::SIGTERM).is_ok());
+        let how = match child.wait_timeout(PATIENCE) {
+            Ok(Some(_)) if told => "it was told to stop and did",
+            // A child that is gone can't be killed, which is all that could go wrong.
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                "it was killed; a DEL cleans up after it"
+            }
+        };
+        let msg = format!("plugin {:?} did not answer in time", self.name);
+        Error::new(Code::TRY_AGAIN, msg).details(how)
     }
 
     fn silent_failure(&self, status: ExitStatus, stdout: &[u8], stderr: &[u8]) -> Error {

@@ -2,6 +2,7 @@
 
 use crate::spec::{Code, Error, Result};
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 
 /// `CNI_PATH`: folders, parted by `:`, the first that has the plugin wins.
@@ -13,6 +14,13 @@ impl PluginPath {
     #[must_use]
     pub fn new(value: Option<OsString>) -> Self {
         Self(value)
+    }
+
+    /// Of these folders, in order. One with a `:` in its name can't be told in a `CNI_PATH` and is left out.
+    #[must_use]
+    pub fn of_dirs(dirs: &[PathBuf]) -> Self {
+        let tellable = dirs.iter().filter(|dir| !dir.as_os_str().as_encoded_bytes().contains(&b':'));
+        Self(std::env::join_paths(tellable).ok().filter(|path| !path.is_empty()))
     }
 
     /// The executable of the plugin `name`. The name comes from a config, so it must not lead out of the folders.
@@ -36,5 +44,12 @@ impl PluginPath {
             let dirs = path.to_string_lossy().replace(':', " ");
             Error::config(format!("failed to find plugin {name:.80?} in path [{dirs:.1000}]"))
         })
+    }
+}
+
+impl fmt::Display for PluginPath {
+    /// As the value of `CNI_PATH`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.as_deref().unwrap_or_default().to_string_lossy())
     }
 }

@@ -40,6 +40,13 @@ pub fn to_text(value: &impl Serialize) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+/// `value` in one line.
+#[must_use]
+pub fn compact(value: &impl Serialize) -> String {
+    // As above.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
 /// A deserializer over a [`Value`] that folds the case of struct keys and passes over `null` in structs.
 #[derive(Clone, Copy)]
 struct Folding<'a>(&'a Value);

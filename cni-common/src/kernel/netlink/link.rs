@@ -188,6 +188,19 @@ pub fn list(socket: &mut Socket, master: Option<u32>) -> Result<Vec<Link>, Refus
     Ok(links.filter(|link| master.is_none() || link.master == master).collect())
 }
 
+/// The MTU in bytes that a container can use whichever way its packets leave: the smallest of the machine's links to
+/// elsewhere. None when it has no such link.
+#[must_use]
+pub fn smallest_mtu(links: &[Link]) -> Option<u32> {
+    /// Every IPv4 host takes packets of this size (RFC 791).
+    const LEAST: u32 = 576;
+    // What containers have here leads to them, and has the MTU that was chosen for them.
+    let is_for_containers = |link: &Link| link.is_veth() || link.is_bridge() || link.is_ifb();
+    let leads_elsewhere =
+        |link: &&Link| link.up && !link.loopback && !link.point_to_point && !is_for_containers(link);
+    links.iter().filter(leads_elsewhere).map(|link| link.mtu.max(LEAST)).min()
+}
+
 /// A veth pair to be made: one end here, a port of a bridge and up, the other in a container's namespace, down.
 #[derive(Debug, Clone)]
 pub struct VethPair<'a> {
@@ -426,4 +439,29 @@ fn set(doing: String, body: LinkMessage) -> Message<RouteNetlinkMessage> {
 
 fn without_statistics() -> LinkAttribute {
     LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_mtu_of_links_that_lead_elsewhere() {
+        let link = |mtu, kind: Option<&str>| Link {
+            mtu,
+            up: true,
+            kind: kind.map(ToOwned::to_owned),
+            ..Link::default()
+        };
+        let lo = Link { loopback: true, ..link(65536, None) };
+        let tunnel = Link { point_to_point: true, ..link(1280, Some("tun")) };
+        let down = Link { up: false, ..link(1000, None) };
+        let others =
+            [lo, tunnel, down, link(1100, Some("veth")), link(1200, Some("bridge")), link(1300, Some("ifb"))];
+        assert_eq!(smallest_mtu(&others), None);
+        let with = |more: Vec<Link>| smallest_mtu(&[&others[..], &more].concat());
+        assert_eq!(with(vec![link(9000, None)]), Some(9000));
+        assert_eq!(with(vec![link(9000, None), link(1450, Some("vxlan"))]), Some(1450));
+        assert_eq!(with(vec![link(300, None)]), Some(576));
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::elements::comment;
 use crate::kernel::netlink::Message;
+use crate::spec::MacAddr;
 use ipnet::IpNet;
 use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST};
 use netlink_packet_netfilter::nftables::{
@@ -37,6 +38,11 @@ impl Family {
             IpAddr::V4(_) => Self::V4,
             IpAddr::V6(_) => Self::V6,
         }
+    }
+
+    /// What an Ethernet header says of it (`ETH_P_IP`, `ETH_P_IPV6`).
+    const fn ethertype(self) -> u16 {
+        if matches!(self, Self::V6) { 0x86dd } else { 0x0800 }
     }
 
     pub(super) fn header(self) -> NetfilterHeader {
@@ -149,6 +155,8 @@ pub enum Hook {
     First,
     /// A filter for what comes in by a bridge port, before anything else.
     BridgePrerouting,
+    /// A filter for what the machine itself sends by a bridge.
+    BridgeOutput,
 }
 
 /// A chain of one of our tables.
@@ -214,6 +222,8 @@ pub enum Match<'a> {
     Outside(End, IpNet),
     /// The destination is an address of this machine, or is none.
     Local(bool),
+    /// The frame has this source address and holds a packet of this family of IP.
+    Frame(MacAddr, Family),
     /// These bits of the packet's mark are set.
     Mark(u32),
     /// The packet came in by this interface, or by any other.
@@ -231,6 +241,8 @@ pub enum Verdict<'a> {
     Return,
     /// The packet is lost.
     Drop,
+    /// The packet passes this hook.
+    Accept,
     /// Source NAT to the address of the interface that the packet leaves by.
     Masquerade,
     /// Whatever the map says for the packet's key.
@@ -266,6 +278,8 @@ const DATA_IS_VERDICT: u32 = 0xffff_ff00;
 const INVERTED: u32 = 1;
 /// `NF_BR_PRI_NAT_DST_BRIDGED`, as a number of netlink
 const BRIDGE_FIRST: u32 = (-300i32).cast_unsigned();
+/// `NF_BR_PRI_FILTER_OTHER`
+const BRIDGE_FILTER_OUT: u32 = 200;
 /// `NFT_PAYLOAD_LL_HEADER`
 const LINK_HEADER: u32 = 0;
 /// `NFT_PAYLOAD_NETWORK_HEADER`
@@ -310,6 +324,7 @@ pub(super) fn new_chain(family: Family, chain: &Chain) -> Message<NetfilterMessa
             Hook::OutputNat => ("nat", InetHookNumber::LocalOut, DSTNAT),
             Hook::First => ("filter", InetHookNumber::PreRouting, RAW),
             Hook::BridgePrerouting => ("filter", InetHookNumber::PreRouting, BRIDGE_FIRST),
+            Hook::BridgeOutput => ("filter", InetHookNumber::LocalOut, BRIDGE_FILTER_OUT),
         };
         let hook = vec![NftHook::Number(HookNumber::Inet(number)), NftHook::Priority(priority)];
         attributes.extend([
@@ -385,6 +400,12 @@ impl Match<'_> {
                 ),
                 compare(equal(*wanted), RTN_LOCAL.to_ne_bytes().to_vec()),
             ],
+            Self::Frame(mac, family) => vec![
+                Field::Mac.load(register(0)),
+                compare(Operator::Equal, mac.0.to_vec()),
+                load_meta(MetaKey::EtherTypeProtocol, register(0)),
+                compare(Operator::Equal, family.ethertype().to_be_bytes().to_vec()),
+            ],
             Self::Mark(bits) => vec![
                 load_meta(MetaKey::Mark, register(0)),
                 mask(bits.to_ne_bytes().to_vec(), vec![0; 4]),
@@ -406,6 +427,7 @@ impl Verdict<'_> {
         match self {
             Self::Return => vec![immediate(NftVerdict::Return)],
             Self::Drop => vec![immediate(NftVerdict::Other(NF_DROP))],
+            Self::Accept => vec![immediate(NftVerdict::Other(NF_ACCEPT))],
             Self::Masquerade => vec![other("masq", &[])],
             Self::Look(map) => look_up(map, vec![Lookup::DestinationRegister(Register::Verdict)]),
             Self::SetMark(bits) => vec![

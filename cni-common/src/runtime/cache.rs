@@ -1,0 +1,129 @@
+//! The results of ADD, kept for CHECK, DEL and GC in libcni's format, file by file.
+
+use crate::spec::{Attachment, Coded, Result};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::fs::DirBuilder;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+const KIND: &str = "cniCacheV1";
+
+/// A folder of results.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    folder: PathBuf,
+}
+
+/// What is kept of one attachment.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Entry {
+    pub(super) kind: String,
+    /// The container's ID.
+    pub container_id: String,
+    /// The network's config, base64.
+    pub(super) config: String,
+    /// The interface's name inside the container.
+    pub if_name: String,
+    /// The network's name.
+    pub network_name: String,
+    /// The value of `CNI_NETNS`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub netns: String,
+    /// The pairs of `CNI_ARGS`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cni_args: Vec<(String, String)>,
+    /// What the runtime said under each capability.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub capability_args: Map<String, Value>,
+    /// The result.
+    pub result: Value,
+}
+
+impl Entry {
+    /// Gives it the network's config.
+    #[must_use]
+    pub fn with_config(self, text: &[u8]) -> Self {
+        Self { kind: KIND.to_owned(), config: STANDARD.encode(text), ..self }
+    }
+
+    /// The network's config, as it was at ADD; `None` when it is none.
+    #[must_use]
+    pub fn config(&self) -> Option<Vec<u8>> {
+        STANDARD.decode(&self.config).ok()
+    }
+}
+
+impl Cache {
+    /// The cache below `dir`: libcni's default is `/var/lib/cni`, kubelet's `/var/lib/cni/cache`.
+    #[must_use]
+    pub fn new(dir: &Path) -> Self {
+        Self { folder: dir.join("results") }
+    }
+
+    fn file(&self, attachment: &Attachment) -> PathBuf {
+        let Attachment { network, container_id, ifname } = attachment;
+        self.folder.join(format!("{network}-{container_id}-{ifname}"))
+    }
+
+    /// Keeps `entry`, whole or not at all.
+    ///
+    /// # Errors
+    /// Code 5: what the file system says.
+    pub fn store(&self, attachment: &Attachment, entry: &Entry) -> Result<()> {
+        let file = self.file(attachment);
+        let write = || -> io::Result<()> {
+            DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+            let mut aside = tempfile::Builder::new().prefix(".").tempfile_in(&self.folder)?;
+            aside.write_all(crate::spec::json::compact(entry).as_bytes())?;
+            aside.as_file().sync_all()?;
+            aside.persist(&file)?;
+            Ok(())
+        };
+        write().io(format!(
+            "failed to set network {:?} cached result: {}",
+            attachment.network.as_str(),
+            file.display()
+        ))
+    }
+
+    /// What is kept of an attachment. What can't be read or is none of ours is as good as nothing.
+    #[must_use]
+    pub fn load(&self, attachment: &Attachment) -> Option<Entry> {
+        read(&self.file(attachment))
+    }
+
+    /// Forgets an attachment.
+    ///
+    /// # Errors
+    /// Code 5: what the file system says, unless nothing is there.
+    pub fn remove(&self, attachment: &Attachment) -> Result<()> {
+        let file = self.file(attachment);
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.io(format!("remove {}", file.display())),
+        }
+    }
+
+    /// What is kept of a network.
+    ///
+    /// # Errors
+    /// Code 5 when the folder can't be read.
+    pub fn of_network(&self, network: &str) -> Result<Vec<Entry>> {
+        let files = match std::fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+            files => files.io(format!("list {}", self.folder.display()))?,
+        };
+        let entries = files.flatten().filter_map(|file| read(&file.path()));
+        Ok(entries.filter(|entry| entry.network_name == network && !entry.if_name.is_empty()).collect())
+    }
+}
+
+fn read(file: &Path) -> Option<Entry> {
+    let entry: Entry = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    (entry.kind == KIND).then_some(entry)
+}
