@@ -1,7 +1,6 @@
 //! What to do, decided before it is done. Pure: no kernel, no files.
 
 use crate::conf::Conf;
-use cni_common::kernel::netlink::Link;
 use cni_common::spec::addr::{from_number, to_number};
 use cni_common::spec::{Error, IpConfig, Result, Route, Success};
 use ipnet::IpNet;
