@@ -1,7 +1,7 @@
 //! What to do, decided before it is done. Pure: no kernel, no files.
 
 use crate::conf::Conf;
-use cni_common::spec::addr::{from_number, to_number};
+use cni_common::spec::addr::first_host;
 use cni_common::spec::{Error, IpConfig, Result, Route, Success};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -76,11 +76,6 @@ fn dedup(routes: &[Route]) -> Vec<Route> {
         }
     }
     unique
-}
-
-/// The network's address and one.
-fn first_host(net: &IpNet) -> Option<IpAddr> {
-    from_number(to_number(net.network()).checked_add(1)?, net.addr())
 }
 
 /// What has to happen to the bridge's addresses.

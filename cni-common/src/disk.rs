@@ -140,6 +140,25 @@ fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
+/// Puts a file with exactly `content`, mode 0600, in the place of whatever is at `path`: a reader finds the old or the new one,
+/// whole. Its folder is made where it is missing, mode 0700. `durable` waits until a crash of the machine can't undo it.
+///
+/// # Errors
+/// What the file system says; then what was there is there.
+#[cfg(feature = "runtime")]
+pub fn write_atomic(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut aside = tempfile::Builder::new().prefix(".").tempfile_in(folder)?;
+    aside.write_all(content)?;
+    if durable {
+        aside.as_file().sync_all()?;
+    }
+    aside.persist(path)?;
+    Ok(())
+}
+
 /// Writes `content` over the file at `path`, mode 0600. For hints whose loss harms nobody: a reader may find it
 /// torn.
 ///

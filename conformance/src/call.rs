@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 pub fn bin_dir() -> PathBuf {
     let built = || std::env::current_exe().ok()?.parent()?.parent().map(Path::to_owned);
     let dir = std::env::var_os("CNI_BIN_DIR").map(PathBuf::from).or_else(built).unwrap_or_default();
-    for plugin in ["bridge", "host-local", "loopback", "portmap", "bandwidth"] {
+    for plugin in ["bridge", "host-local", "loopback", "portmap", "bandwidth", "kubenet-shim"] {
         assert!(
             dir.join(plugin).is_file(),
             "no {plugin} in {}; run `cargo build --workspace` first",

@@ -23,6 +23,12 @@ impl PluginPath {
         Self(std::env::join_paths(tellable).ok().filter(|path| !path.is_empty()))
     }
 
+    /// The folders.
+    #[must_use]
+    pub fn dirs(&self) -> Vec<PathBuf> {
+        self.0.iter().flat_map(std::env::split_paths).collect()
+    }
+
     /// The executable of the plugin `name`. The name comes from a config, so it must not lead out of the folders.
     ///
     /// # Errors

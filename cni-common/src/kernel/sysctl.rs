@@ -13,6 +13,10 @@ pub enum Key<'a> {
     ForwardV4,
     /// `net.ipv6.conf.all.forwarding`
     ForwardV6,
+    /// `net.bridge.bridge-nf-call-iptables`: netfilter sees IPv4 that a bridge forwards. Of the module `br_netfilter`.
+    BridgeCallsV4,
+    /// `net.bridge.bridge-nf-call-ip6tables`
+    BridgeCallsV6,
     /// `net.ipv4.conf.IFNAME.KEY`
     V4(&'a IfName, &'static str),
     /// `net.ipv6.conf.IFNAME.KEY`
@@ -25,6 +29,8 @@ impl fmt::Display for Key<'_> {
         match self {
             Self::ForwardV4 => f.write_str("net/ipv4/ip_forward"),
             Self::ForwardV6 => f.write_str("net/ipv6/conf/all/forwarding"),
+            Self::BridgeCallsV4 => f.write_str("net/bridge/bridge-nf-call-iptables"),
+            Self::BridgeCallsV6 => f.write_str("net/bridge/bridge-nf-call-ip6tables"),
             Self::V4(ifname, key) => write!(f, "net/ipv4/conf/{ifname}/{key}"),
             Self::V6(ifname, key) => write!(f, "net/ipv6/conf/{ifname}/{key}"),
         }

@@ -8,8 +8,6 @@ use crate::spec::{Code, Error, Result};
 /// Code 4: a piece that is not one `KEY=VALUE`; a key that is neither `wanted` nor `IgnoreUnknown`, unless
 /// `IgnoreUnknown` is set anywhere in the list (which every Kubernetes runtime does).
 pub fn find(text: &str, wanted: &str) -> Result<Option<String>> {
-    let bad =
-        |msg: String| Error::new(Code::BAD_ENVIRONMENT, msg).details(format!("CNI_ARGS is {text:.200?}"));
     let mut found = None;
     let mut ignore = false;
     let mut unknown = Vec::new();
@@ -22,14 +20,14 @@ pub fn find(text: &str, wanted: &str) -> Result<Option<String>> {
                     "1" | "true" => true,
                     "0" | "false" => false,
                     _ => {
-                        return Err(bad(format!(
-                            "ARGS: error parsing value of pair {piece:?}: want 1, true, 0 or false"
-                        )));
+                        let msg =
+                            format!("ARGS: error parsing value of pair {piece:?}: want 1, true, 0 or false");
+                        return Err(bad(text, msg));
                     }
                 };
             }
             [_, _] => unknown.push(format!("{piece:?}")),
-            _ => return Err(bad(format!("ARGS: invalid pair {piece:?}; want KEY=VALUE, parted by ;"))),
+            _ => return Err(invalid(text, piece)),
         }
     }
     if !unknown.is_empty() && !ignore {
@@ -37,9 +35,29 @@ pub fn find(text: &str, wanted: &str) -> Result<Option<String>> {
             "ARGS: unknown args [{}]; known here: {wanted}; IgnoreUnknown=1 passes others",
             unknown.join(" ")
         );
-        return Err(bad(msg));
+        return Err(bad(text, msg));
     }
     Ok(found.filter(|value| !value.is_empty()))
+}
+
+/// All pairs of `text`, in order.
+///
+/// # Errors
+/// Code 4: a piece that is not one `KEY=VALUE`.
+pub fn pairs(text: &str) -> Result<Vec<(String, String)>> {
+    let pair = |piece: &str| match piece.split_once('=') {
+        Some((key, value)) if !value.contains('=') => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(invalid(text, piece)),
+    };
+    text.split(';').filter(|_| !text.is_empty()).map(pair).collect()
+}
+
+fn bad(text: &str, msg: String) -> Error {
+    Error::new(Code::BAD_ENVIRONMENT, msg).details(format!("CNI_ARGS is {text:.200?}"))
+}
+
+fn invalid(text: &str, piece: &str) -> Error {
+    bad(text, format!("ARGS: invalid pair {piece:?}; want KEY=VALUE, parted by ;"))
 }
 
 #[cfg(test)]

@@ -119,6 +119,15 @@ impl Request {
         args::find(&text.unwrap_or_default(), key)
     }
 
+    /// The pairs of `CNI_ARGS`, in order, to hand them on.
+    ///
+    /// # Errors
+    /// Code 4 when they are none.
+    pub fn arg_pairs(&self) -> Result<Vec<(String, String)>> {
+        let text = self.cni_args.clone().map(|value| text_of("CNI_ARGS", value)).transpose()?;
+        args::pairs(&text.unwrap_or_default())
+    }
+
     /// Reads stdin for `command` and checks it, in the reference library's order.
     pub(super) fn read(env: &Env, stdin: &mut dyn Read) -> Result<Self> {
         // Configs are small; with room for one at hand, one read gets it.

@@ -5,9 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::fs::DirBuilder;
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 const KIND: &str = "cniCacheV1";
@@ -76,15 +74,8 @@ impl Cache {
     /// Code 5: what the file system says.
     pub fn store(&self, attachment: &Attachment, entry: &Entry) -> Result<()> {
         let file = self.file(attachment);
-        let write = || -> io::Result<()> {
-            DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
-            let mut aside = tempfile::Builder::new().prefix(".").tempfile_in(&self.folder)?;
-            aside.write_all(crate::spec::json::compact(entry).as_bytes())?;
-            aside.as_file().sync_all()?;
-            aside.persist(&file)?;
-            Ok(())
-        };
-        write().io(format!(
+        // Not durable: no attachment outlives a crash of the machine either.
+        crate::disk::write_atomic(&file, crate::spec::json::compact(entry).as_bytes(), false).io(format!(
             "failed to set network {:?} cached result: {}",
             attachment.network.as_str(),
             file.display()

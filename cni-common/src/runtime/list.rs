@@ -134,7 +134,7 @@ fn parse(text: &[u8]) -> Result<Value> {
 
 fn plugin_of(plugin: Value) -> Result<Map<String, Value>> {
     match plugin {
-        Value::Object(plugin) if plugin.get("type").is_some_and(|kind| kind.is_string()) => Ok(plugin),
+        Value::Object(plugin) if plugin.get("type").is_some_and(Value::is_string) => Ok(plugin),
         other => Err(wrong("a plugin without 'type'").details(format!("{other:.200}"))),
     }
 }

@@ -154,6 +154,12 @@ impl<'de> Deserialize<'de> for MacAddr {
     }
 }
 
+/// The network's address and one: where a gateway is that nobody placed elsewhere.
+#[must_use]
+pub fn first_host(net: &IpNet) -> Option<IpAddr> {
+    from_number(to_number(net.network()).checked_add(1)?, net.addr())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

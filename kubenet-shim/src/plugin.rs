@@ -1,0 +1,168 @@
+//! kubenet as a CNI plugin.
+
+use crate::cidr;
+use crate::kubenet::{self, Hairpin, Node, pods, state};
+use cni_common::plugin::{Added, Plugin, Request, Target};
+use cni_common::runtime::Endpoint;
+use cni_common::spec::{Attachment, Code, Error, IfName, Result, SpecVersion};
+use cni_common::undo::Undo;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+
+/// The plugin.
+pub struct KubenetShim;
+
+impl Plugin for KubenetShim {
+    fn name(&self) -> &'static str {
+        "kubenet-shim"
+    }
+
+    fn add(&self, request: &Request, target: &Target) -> Result<Added> {
+        let conf = Conf::read(request)?;
+        // Malformed arguments are the runtime's fault, and told before any work.
+        let args = request.arg_pairs()?;
+        let endpoint = Endpoint { args, ..conf.endpoint(request, target) };
+        let success = pods::set_up(&conf.node, &endpoint)?;
+        let mut undo = Undo::default();
+        undo.push("kubenet", move || Ok(pods::tear_down(&conf.node, &endpoint)?));
+        Ok(Added { success, undo })
+    }
+
+    fn del(&self, request: &Request, target: &Target) -> Result<()> {
+        let conf = Conf::read_for_del(request)?;
+        let endpoint = conf.endpoint(request, target);
+        pods::tear_down(&conf.node, &endpoint)
+    }
+
+    fn check(&self, request: &Request, target: &Target) -> Result<()> {
+        let conf = Conf::read(request)?;
+        pods::check(&conf.node, &conf.endpoint(request, target))
+    }
+
+    fn gc(&self, request: &Request, valid: &[Attachment]) -> Result<()> {
+        pods::gc(&Conf::read_for_del(request)?.node, valid)
+    }
+
+    fn status(&self, request: &Request) -> Result<()> {
+        let status = Conf::read(request).and_then(|conf| pods::status(&conf.node));
+        status.map_err(|error| Error::new(Code::NOT_AVAILABLE, error.msg()).details(error.cause()))
+    }
+}
+
+/// The config, checked.
+struct Conf {
+    node: Node,
+    capabilities: Map<String, Value>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Wire {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: Option<OneOrMore>,
+    bridge: Option<IfName>,
+    mtu: u32,
+    hairpin_mode: Option<String>,
+    #[serde(rename = "nonMasqueradeCIDRs")]
+    non_masquerade_cidrs: Option<OneOrMore>,
+    plugin_dirs: Vec<PathBuf>,
+    state_dir: Option<PathBuf>,
+    data_dir: Option<PathBuf>,
+    runtime_config: Map<String, Value>,
+}
+
+/// Text, or a list of texts; several in one text are parted by commas.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a text or a list of texts")]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    fn text(self) -> String {
+        match self {
+            Self::One(text) => text,
+            Self::More(texts) => texts.join(","),
+        }
+    }
+}
+
+/// What becomes of a key that is wrong.
+#[derive(Clone, Copy)]
+enum Judge {
+    Strict,
+    /// It counts as not given.
+    Forgiving,
+}
+
+impl Judge {
+    fn of<T: Default>(self, read: Result<T>) -> Result<T> {
+        match self {
+            Self::Strict => read,
+            Self::Forgiving => Ok(read.unwrap_or_default()),
+        }
+    }
+}
+
+impl Conf {
+    fn read(request: &Request) -> Result<Self> {
+        Self::from_wire(request.conf.decode()?, request, Judge::Strict)
+    }
+
+    /// DEL and GC go by what was kept: a config that is wrong or lacks the range by now does not keep them.
+    fn read_for_del(request: &Request) -> Result<Self> {
+        Self::from_wire(request.conf.decode().unwrap_or_default(), request, Judge::Forgiving)
+    }
+
+    fn from_wire(wire: Wire, request: &Request, judge: Judge) -> Result<Self> {
+        let state_dir = wire.state_dir.unwrap_or_else(|| kubenet::STATE_DIR.into());
+        let told = wire.pod_cidr.map(OneOrMore::text).or_else(|| ranges(&wire.runtime_config));
+        let cidrs =
+            judge.of(told.map_or_else(|| state::pod_cidrs(&state_dir), |text| cidr::pod_cidrs(&text)))?;
+        let kept =
+            wire.non_masquerade_cidrs.map_or_else(|| kubenet::NON_MASQUERADE.to_owned(), OneOrMore::text);
+        let bridge = wire.bridge.map_or_else(kubenet::default_bridge, Ok)?;
+        let node = Node {
+            network: request.conf.name.clone(),
+            version: inner_version(request.conf.version),
+            bridge,
+            mtu: Some(wire.mtu).filter(|mtu| *mtu != 0),
+            hairpin: judge.of(wire.hairpin_mode.map_or(Ok(Hairpin::default()), |mode| mode.parse()))?,
+            cidrs,
+            non_masquerade: judge.of(cidr::list("nonMasqueradeCIDRs", &kept))?,
+            plugin_dirs: if wire.plugin_dirs.is_empty() { request.path.dirs() } else { wire.plugin_dirs },
+            state_dir,
+            data_dir: wire.data_dir,
+            timeout: kubenet::TIMEOUT,
+        };
+        Ok(Self { node, capabilities: wire.runtime_config })
+    }
+
+    fn endpoint(&self, request: &Request, target: &Target) -> Endpoint {
+        Endpoint {
+            container_id: target.attachment.container_id.clone(),
+            netns: target.sandbox(),
+            ifname: target.attachment.ifname.clone(),
+            // Those of ADD are in the cache.
+            args: vec![],
+            capabilities: self.capabilities.clone(),
+            // One that can't be read is as good as none: the cache has it too.
+            result: request.conf.prev_result().ok().flatten(),
+        }
+    }
+}
+
+/// The ranges that a runtime hands over (`ipRanges`), if it does; a runtime that has none yet says so with an empty text.
+fn ranges(runtime_config: &Map<String, Value>) -> Option<String> {
+    let sets = runtime_config.get("ipRanges")?.as_array()?;
+    let ranges = sets.iter().filter_map(Value::as_array).flatten();
+    let subnets: Vec<&str> = ranges.filter_map(|range| range["subnet"].as_str()).collect();
+    Some(subnets.join(",")).filter(|text| !text.is_empty())
+}
+
+/// The version in which the plugins behind us are called: old enough for the reference's, with all that a chain needs.
+fn inner_version(outer: SpecVersion) -> SpecVersion {
+    outer.max(SpecVersion::V1_0_0)
+}

@@ -1,0 +1,86 @@
+//! What every test starts from: a node with an uplink, and somebody outside.
+
+use cni_conformance::{Answer, Call, Container, Host, Snapshot, bin_dir, leases};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+/// The node's address, the outside's, and a network that knows the pods.
+pub const NODE: &str = "192.0.2.1";
+pub const OUTSIDE: &str = "192.0.2.9";
+pub const INSIDE: &str = "10.9.0.9";
+
+/// A node.
+pub struct Bed {
+    pub host: Host,
+    pub outside: Container,
+    pub dir: TempDir,
+}
+
+impl Bed {
+    /// A node with an uplink of that MTU; the machine at its other end also has [`INSIDE`] and knows where pods are.
+    pub fn new() -> Self {
+        let host = Host::enter();
+        let outside = Container::new();
+        host.ip(&format!("link add up0 mtu 1400 type veth peer name eth0 mtu 1400 netns {}", outside.path()));
+        host.ip(&format!("addr add {NODE}/24 dev up0"));
+        host.ip("addr add 2001:db8::1/64 dev up0 nodad");
+        host.ip("link set up0 up");
+        host.ip(&format!("route add {INSIDE}/32 via {OUTSIDE}"));
+        outside.ip(&format!("addr add {OUTSIDE}/24 dev eth0"));
+        outside.ip(&format!("addr add {INSIDE}/32 dev eth0"));
+        outside.ip("addr add 2001:db8::9/64 dev eth0 nodad");
+        outside.ip("link set eth0 up");
+        outside.ip(&format!("route add 10.1.0.0/16 via {NODE}"));
+        Self { host, outside, dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A config of type `kubenet-shim`; `extra` adds keys.
+    pub fn conf(&self, extra: &Value) -> Value {
+        let mut conf = json!({"cniVersion": "1.1.0", "name": "kubenet", "type": "kubenet-shim",
+            "stateDir": self.path("state"), "dataDir": self.path("leases")});
+        for (key, value) in extra.as_object().unwrap() {
+            conf[key] = value.clone();
+        }
+        conf
+    }
+
+    /// What is left behind where nothing should be: everything but what the node keeps for all its pods.
+    pub fn remains(&self) -> Vec<String> {
+        let state = Snapshot::take();
+        let links = state.links.into_iter().map(|(name, text)| format!("{name} {text}"));
+        let leases = leases(&self.path("leases")).into_keys();
+        let results = std::fs::read_dir(self.path("state/results")).into_iter().flatten().flatten();
+        let results = results.map(|file| file.file_name().to_string_lossy().into_owned());
+        let rules = state
+            .rules
+            .lines()
+            .filter(|line| line.contains("cni/"))
+            .map(ToOwned::to_owned)
+            .collect::<Vec<_>>();
+        links.chain(leases).chain(results).chain(rules).collect()
+    }
+}
+
+/// A call of the plugin for a pod.
+pub fn call(command: &str, conf: &Value, id: &str, pod: &Container) -> Call {
+    let call = Call::of(&bin_dir(), "kubenet-shim").command(command, conf).attachment(id, "eth0").netns(pod);
+    call.env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={id}"))
+}
+
+pub fn add(conf: &Value, id: &str, pod: &Container) -> Answer {
+    call("ADD", conf, id, pod).run()
+}
+
+pub fn del(conf: &Value, id: &str, pod: &Container) -> Answer {
+    call("DEL", conf, id, pod).run()
+}
+
+/// The address of a result, without the length of its prefix.
+pub fn ip(result: &Value, n: usize) -> String {
+    result["ips"][n]["address"].as_str().unwrap().split('/').next().unwrap().to_owned()
+}
