@@ -6,5 +6,11 @@
 
 pub mod cidr;
 pub mod cli;
+pub mod conflist;
+pub mod doctor;
+pub mod host;
 pub mod kubenet;
 pub mod plugin;
+pub mod quantity;
+pub mod reconcile;
+pub mod settings;

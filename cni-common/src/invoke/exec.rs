@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 use wait_timeout::ChildExt;
 
@@ -41,15 +41,23 @@ impl Running {
         stdin: &[u8],
         extra: &[(&str, &str)],
     ) -> Result<Self> {
-        let doing = format!("start plugin {name:?} ({})", program.display());
+        let mut child = std::process::Command::new(program);
+        child.env("CNI_COMMAND", command.as_str()).envs(extra.iter().copied());
+        Self::spawn(child, name, stdin)
+    }
+
+    /// Starts any program; `name` is for messages.
+    ///
+    /// # Errors
+    /// Code 5 when it can't be started.
+    pub fn spawn(mut program: std::process::Command, name: &str, stdin: &[u8]) -> Result<Self> {
+        let doing = format!("start plugin {name:?} ({})", program.get_program().display());
         let input = memory(c"cni-stdin").io(&doing)?;
         input.write_all_at(stdin, 0).io(&doing)?;
         let (stdout, stderr) = (memory(c"cni-stdout").io(&doing)?, memory(c"cni-stderr").io(&doing)?);
-        let mut child = std::process::Command::new(program);
-        child.env("CNI_COMMAND", command.as_str()).envs(extra.iter().copied());
-        child.stdin(input).stdout(Stdio::from(stdout.try_clone().io(&doing)?));
-        child.stderr(Stdio::from(stderr.try_clone().io(&doing)?));
-        let child = spawn(&mut child).io(&doing)?;
+        program.stdin(input).stdout(Stdio::from(stdout.try_clone().io(&doing)?));
+        program.stderr(Stdio::from(stderr.try_clone().io(&doing)?));
+        let child = spawn(&mut program).io(&doing)?;
         Ok(Self { name: name.to_owned(), child: Some(child), stdout, stderr })
     }
 
@@ -66,13 +74,29 @@ impl Running {
     ///
     /// # Errors
     /// Code 11 when it did not end in time.
-    pub fn wait_until(mut self, deadline: Option<Instant>) -> Result<Vec<u8>> {
+    pub fn wait_until(self, deadline: Option<Instant>) -> Result<Vec<u8>> {
+        let name = self.name.clone();
+        let Output { status, stdout, stderr } = self.output(deadline)?;
+        // Nothing can be done about a stderr that we can't write to.
+        let _ = io::stderr().write_all(&stderr);
+        if status.success() {
+            return Ok(stdout);
+        }
+        Err(Error::from_json(&stdout).unwrap_or_else(|| silent_failure(&name, status, &stdout, &stderr)))
+    }
+
+    /// Waits until it ends, or `deadline`, and gives all that it said.
+    ///
+    /// # Errors
+    /// Code 11 when it did not end in time.
+    pub fn output(mut self, deadline: Option<Instant>) -> Result<Output> {
         let doing = format!("run plugin {:?}", self.name);
         let Some(mut child) = self.child.take() else { return Err(Error::new(Code::INTERNAL, doing)) };
         let status = match deadline {
             None => child.wait().io(&doing)?,
             Some(deadline) => {
-                match child.wait_timeout(deadline.saturating_duration_since(Instant::now())).io(&doing)? {
+                let left = deadline.saturating_duration_since(Instant::now());
+                match child.wait_timeout(left).io(&doing)? {
                     Some(status) => status,
                     None => return Err(self.stop(&mut child)),
                 }
@@ -80,12 +104,7 @@ impl Running {
         };
         let stdout = read_back(&self.stdout).io(&doing)?;
         let stderr = read_back(&self.stderr).io(&doing)?;
-        // Nothing can be done about a stderr that we can't write to.
-        let _ = io::stderr().write_all(&stderr);
-        if status.success() {
-            return Ok(stdout);
-        }
-        Err(Error::from_json(&stdout).unwrap_or_else(|| self.silent_failure(status, &stdout, &stderr)))
+        Ok(Output { status, stdout, stderr })
     }
 
     fn stop(&self, child: &mut Child) -> Error {
@@ -103,21 +122,21 @@ impl Running {
         let msg = format!("plugin {:?} did not answer in time", self.name);
         Error::new(Code::TRY_AGAIN, msg).details(how)
     }
+}
 
-    fn silent_failure(&self, status: ExitStatus, stdout: &[u8], stderr: &[u8]) -> Error {
-        let how = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("exit status {code}"),
-            (None, Some(signal)) => format!("signal {signal}"),
-            (None, None) => status.to_string(),
-        };
-        let msg = format!("plugin {:?} failed with no error message: {how}", self.name);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        Error::new(Code::IO, msg).details(format!(
-            "stderr {:.1000?}, stdout {:.1000?}",
-            text(stderr),
-            text(stdout)
-        ))
-    }
+fn silent_failure(name: &str, status: ExitStatus, stdout: &[u8], stderr: &[u8]) -> Error {
+    let how = match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => status.to_string(),
+    };
+    let msg = format!("plugin {name:?} failed with no error message: {how}");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    Error::new(Code::IO, msg).details(format!(
+        "stderr {:.1000?}, stdout {:.1000?}",
+        text(stderr),
+        text(stdout)
+    ))
 }
 
 impl Drop for Running {

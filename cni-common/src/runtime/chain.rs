@@ -24,7 +24,8 @@ pub struct Endpoint {
     pub args: Vec<(String, String)>,
     /// What there is to say under each capability. A plugin is told what it declares.
     pub capabilities: Map<String, Value>,
-    /// ADD's result, for CHECK and DEL, where the caller has it; else it is the cache's.
+    /// ADD's result, for CHECK and DEL, where the caller has it; else it is the cache's. For ADD what its first plugin
+    /// continues from.
     pub result: Option<Success>,
 }
 
@@ -77,7 +78,7 @@ impl Runtime {
     /// That of the first plugin that fails. What those before it made is the caller's to DEL.
     pub fn add(&self, list: &ConfList, endpoint: &Endpoint) -> Result<Success> {
         let operation = self.operation(list, Command::Add, Some(endpoint));
-        let mut prev = None;
+        let mut prev = endpoint.result.clone();
         for plugin in list.plugins() {
             let stdout = operation.run(plugin, prev.as_ref(), &[])?;
             let success = json::parse(&stdout)
@@ -175,7 +176,7 @@ impl Runtime {
         let mut errors = Vec::new();
         for entry in self.stale(list, valid)? {
             let what = format!("failed to delete stale attachment {} {}", entry.container_id, entry.if_name);
-            let deleted = endpoint_of(&entry).and_then(|endpoint| self.del(list, &endpoint));
+            let deleted = Endpoint::try_from(&entry).and_then(|endpoint| self.del(list, &endpoint));
             errors.extend(deleted.err().map(|error| error.context(what)));
         }
         if list.version >= Command::Gc.since() {
@@ -315,16 +316,22 @@ fn result_of(entry: &Entry, version: SpecVersion) -> Option<Success> {
     compat::from_json(&entry.result, version).ok()
 }
 
-fn endpoint_of(entry: &Entry) -> Result<Endpoint> {
-    let bad = |name: &str, text: &str| Error::new(Code::DECODE, format!("cached result: {name} {text:.80?}"));
-    let container_id = ContainerId::try_from(entry.container_id.as_str());
-    let ifname = IfName::try_from(entry.if_name.as_str());
-    Ok(Endpoint {
-        container_id: container_id.map_err(|_| bad("containerId", &entry.container_id))?,
-        netns: entry.netns.clone(),
-        ifname: ifname.map_err(|_| bad("ifName", &entry.if_name))?,
-        args: entry.cni_args.clone(),
-        capabilities: entry.capability_args.clone(),
-        result: None,
-    })
+impl TryFrom<&Entry> for Endpoint {
+    type Error = Error;
+
+    /// As ADD was told it; code 6 when the entry's names are none.
+    fn try_from(entry: &Entry) -> Result<Self> {
+        let bad =
+            |name: &str, text: &str| Error::new(Code::DECODE, format!("cached result: {name} {text:.80?}"));
+        let container_id = ContainerId::try_from(entry.container_id.as_str());
+        let ifname = IfName::try_from(entry.if_name.as_str());
+        Ok(Endpoint {
+            container_id: container_id.map_err(|_| bad("containerId", &entry.container_id))?,
+            netns: entry.netns.clone(),
+            ifname: ifname.map_err(|_| bad("ifName", &entry.if_name))?,
+            args: entry.cni_args.clone(),
+            capabilities: entry.capability_args.clone(),
+            result: None,
+        })
+    }
 }

@@ -5,9 +5,12 @@
 
 use super::{Node, bridge, masquerade};
 use cni_common::kernel::netlink::Socket;
-use cni_common::runtime::{Cache, ConfList, Endpoint, Runtime};
-use cni_common::spec::{Attachment, Code, Error, Result, SpecVersion, Success};
+use cni_common::kernel::netns::Netns;
+use cni_common::runtime::{Cache, ConfList, Endpoint, Entry, Runtime};
+use cni_common::spec::{Attachment, Code, ContainerId, Error, IfName, Result, SpecVersion, Success, compat};
 use serde_json::{Map, Value, json};
+use std::net::IpAddr;
+use std::path::Path;
 
 /// The chained plugins, which a node can do without as long as no pod needs them.
 const CHAINED: [(&str, &str); 2] = [("portmap", "portMappings"), ("bandwidth", "bandwidth")];
@@ -159,4 +162,49 @@ fn bridge_conf(node: &Node, mtu: u32) -> Value {
     }
     json!({"type": "bridge", "bridge": node.bridge.as_str(), "mtu": mtu, "isGateway": true, "ipMasq": false,
            "hairpinMode": node.hairpin == super::Hairpin::Veth, "ipam": ipam})
+}
+
+/// The addresses that a pod was given, IPv4 first; none when nothing is kept of it.
+#[must_use]
+pub fn addresses(node: &Node, id: &ContainerId) -> Option<Vec<IpAddr>> {
+    let attachment = Attachment {
+        network: node.network.clone(),
+        container_id: id.clone(),
+        ifname: IfName::try_from("eth0").ok()?,
+    };
+    let entry = Cache::new(&node.state_dir).load(&attachment)?;
+    let success = result_of(node, &entry)?;
+    let mut ips: Vec<IpAddr> = success.ips.iter().map(|ip| ip.address.addr()).collect();
+    ips.sort_by_key(IpAddr::is_ipv6);
+    Some(ips)
+}
+
+/// The chained plugins that a pod was set up with and has something for; none when it has nothing.
+#[must_use]
+pub fn chained_of(node: &Node, entry: &Entry) -> Option<ConfList> {
+    let config: Value = serde_json::from_slice(&entry.config()?).ok()?;
+    let is_wanted = |plugin: &&Value| {
+        let mut chained = CHAINED.iter();
+        chained.any(|(name, capability)| plugin["type"] == *name && needs(&entry.capability_args, capability))
+    };
+    let plugins: Vec<&Value> = config["plugins"].as_array()?.iter().filter(is_wanted).collect();
+    if plugins.is_empty() {
+        return None;
+    }
+    let list =
+        json!({"cniVersion": node.version.as_str(), "name": node.network.as_str(), "plugins": plugins});
+    ConfList::parse(list.to_string().as_bytes()).ok()
+}
+
+/// The result that is kept of a pod.
+#[must_use]
+pub fn result_of(node: &Node, entry: &Entry) -> Option<Success> {
+    compat::from_json(&entry.result, node.version).ok()
+}
+
+/// Whether a pod's network namespace is there. One that can't be looked at counts as there.
+#[must_use]
+pub fn is_living(entry: &Entry) -> bool {
+    let entered = Netns::open(Path::new(&entry.netns)).and_then(|netns| netns.run(|| Ok(())));
+    !matches!(entered, Err(error) if error.code == Code::BAD_ENVIRONMENT)
 }

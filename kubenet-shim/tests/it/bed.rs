@@ -3,6 +3,7 @@
 use cni_conformance::{Answer, Call, Container, Host, Snapshot, bin_dir, leases};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// The node's address, the outside's, and a network that knows the pods.
@@ -83,4 +84,73 @@ pub fn del(conf: &Value, id: &str, pod: &Container) -> Answer {
 /// The address of a result, without the length of its prefix.
 pub fn ip(result: &Value, n: usize) -> String {
     result["ips"][n]["address"].as_str().unwrap().split('/').next().unwrap().to_owned()
+}
+
+/// What the command line said.
+pub struct Said {
+    pub ok: bool,
+    pub out: String,
+    pub log: String,
+}
+
+impl Said {
+    /// stdout of a command that has to succeed.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert!(self.ok, "expected success\nstdout: {}\nstderr: {}", self.out, self.log);
+        self.out
+    }
+
+    /// stderr of a command that has to fail.
+    #[track_caller]
+    pub fn fails(self) -> String {
+        assert!(!self.ok, "expected failure\nstdout: {}\nstderr: {}", self.out, self.log);
+        self.log
+    }
+}
+
+impl Bed {
+    /// The command line's flags that keep it off the machine's own folders.
+    pub fn flags(&self) -> Vec<String> {
+        let bin = bin_dir();
+        let flag = |name: &str, path: PathBuf| format!("--{name}={}", path.display());
+        vec![
+            flag("cni-bin-dir", bin),
+            flag("cni-cache-dir", self.path("cache")),
+            flag("state-dir", self.path("state")),
+            flag("data-dir", self.path("leases")),
+            flag("config", self.config()),
+        ]
+    }
+
+    /// An empty config file, unless one is there: the machine's own is none of ours.
+    fn config(&self) -> PathBuf {
+        let file = self.path("config.json");
+        if !file.exists() {
+            cni_conformance::write_file(&file, "{}", 0o600);
+        }
+        file
+    }
+
+    /// The program with its flags, to be run.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(bin_dir().join("kubenet-shim"));
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args(self.flags()).args(words);
+        command
+    }
+
+    /// Runs the program as the plugin host.
+    pub fn shim(&self, words: &[&str]) -> Said {
+        said(&mut self.command(words))
+    }
+}
+
+/// Runs a command.
+pub fn said(command: &mut Command) -> Said {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    Said {
+        ok: output.status.success(),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        log: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
 }

@@ -9,3 +9,6 @@
 mod bed;
 
 mod cni_door;
+mod exec_door;
+mod host_door;
+mod reconciled;

@@ -1,0 +1,219 @@
+//! What a node needs, looked at point by point; for each that is lacking, what to do.
+
+use crate::host;
+use crate::kubenet::{Hairpin, Node, REQUIRED, dedup, masquerade, pods};
+use crate::settings::Settings;
+use cni_common::kernel::netlink::{Socket, addr, link};
+use cni_common::kernel::nft;
+use cni_common::kernel::sysctl::{self, Key};
+use cni_common::runtime::{Cache, discover};
+use cni_common::spec::{Error, Result};
+use ipnet::IpNet;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// One point: what was looked at, and what is to be done about it.
+struct Finding {
+    what: String,
+    todo: Option<String>,
+}
+
+fn good(what: impl Into<String>) -> Finding {
+    Finding { what: what.into(), todo: None }
+}
+
+fn bad(what: impl Into<String>, todo: impl Into<String>) -> Finding {
+    Finding { what: what.into(), todo: Some(todo.into()) }
+}
+
+/// What was found, a line each, and whether nothing is to be done.
+///
+/// # Errors
+/// Code 7 when the settings themselves are wrong.
+pub fn examine(settings: &Settings) -> Result<(String, bool)> {
+    let node = settings.node()?;
+    let mut findings = vec![plugin(settings)];
+    findings.extend(programs(&node));
+    findings.push(range(&node));
+    findings.extend(overlaps(&node));
+    findings.extend(sysctls(&node));
+    findings.push(nf_tables());
+    findings.extend(configs(settings));
+    findings.extend(shared(&node));
+    findings.extend(leftovers(&node));
+    let healthy = findings.iter().all(|finding| finding.todo.is_none());
+    let line = |finding: &Finding| match &finding.todo {
+        None => format!("ok    {}\n", finding.what),
+        Some(todo) => format!("TODO  {}: {todo}\n", finding.what),
+    };
+    Ok((findings.iter().map(line).collect(), healthy))
+}
+
+fn reason(error: &Error) -> String {
+    error.to_string()
+}
+
+fn plugin(settings: &Settings) -> Finding {
+    match host::select(settings) {
+        Ok(plugin) => good(format!("network plugin {}: {}", plugin.name(), plugin.origin())),
+        Err(error) => bad("network plugin", format!("{}; see `kubenet-shim probe`", reason(&error))),
+    }
+}
+
+/// The CNI plugins that kubenet drives, and what they call themselves.
+fn programs(node: &Node) -> Vec<Finding> {
+    let path = node.path();
+    let all = REQUIRED.iter().map(|name| (*name, true)).chain([("portmap", false), ("bandwidth", false)]);
+    all.map(|(name, required)| match path.find(name) {
+        Ok(program) => good(format!("{}: {}", program.display(), version(&program))),
+        Err(_) => {
+            let whom = match (required, name) {
+                (true, _) => "every pod needs it",
+                (false, "portmap") => "pods with hostPorts need it",
+                (false, _) => "pods with limits need it",
+            };
+            bad(
+                format!("CNI plugin {name}"),
+                format!("not found in {:?}; {whom}; install it there", node.plugin_dirs),
+            )
+        }
+    })
+    .collect()
+}
+
+/// What a plugin says when it is called by hand.
+fn version(program: &Path) -> String {
+    let output = Command::new(program).env_remove("CNI_COMMAND").stdin(Stdio::null()).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stderr).into_owned()).unwrap_or_default();
+    text.lines().next().filter(|line| line.starts_with("CNI ")).unwrap_or("says no version").to_owned()
+}
+
+fn range(node: &Node) -> Finding {
+    match (node.cidrs.is_empty(), node.ready()) {
+        (false, _) => good(format!("pod CIDR {}", crate::cidr::to_text(&node.cidrs))),
+        (true, Err(error)) => bad("pod CIDR", error.cause()),
+        (true, Ok(())) => good("pod CIDR"),
+    }
+}
+
+/// Addresses of the node, but for the bridge's, that lie in a range of pods: those pods would never be reached.
+fn overlaps(node: &Node) -> Vec<Finding> {
+    let look = || -> Result<Vec<(String, IpNet, IpNet)>> {
+        let mut socket = Socket::route()?;
+        let links = link::list(&mut socket, None)?;
+        let name = |index: u32| links.iter().find(|link| link.index == index).map(|link| link.name.clone());
+        let mut found = Vec::new();
+        for address in addr::list_all(&mut socket)? {
+            let name = name(address.link).unwrap_or_default();
+            if name == node.bridge.as_str() {
+                continue;
+            }
+            let in_the_way = node.cidrs.iter().find(|cidr| cidr.contains(&address.net.addr()));
+            found.extend(in_the_way.map(|cidr| (name, address.net, *cidr)));
+        }
+        Ok(found)
+    };
+    match look() {
+        Ok(found) if found.is_empty() => vec![good("no address of the node lies in a range of pods")],
+        Ok(found) => found
+            .into_iter()
+            .map(|(name, net, cidr)| {
+                bad(
+                    format!("{net} on {name} lies in pod CIDR {cidr}"),
+                    "give the node another range or address",
+                )
+            })
+            .collect(),
+        Err(error) => vec![bad("addresses of the node", reason(&error))],
+    }
+}
+
+fn sysctls(node: &Node) -> Vec<Finding> {
+    let has = |v4: bool| node.cidrs.iter().any(|cidr| cidr.addr().is_ipv4() == v4);
+    let keys = [
+        (Key::ForwardV4, has(true)),
+        (Key::ForwardV6, has(false)),
+        (Key::BridgeCallsV4, true),
+        (Key::BridgeCallsV6, true),
+    ];
+    let look = |key: &Key| match sysctl::read(key) {
+        Ok(value) if value == "1" => good(format!("{key} is 1")),
+        Ok(value) => bad(format!("{key} is {value}"), "`kubenet-shim init` sets it"),
+        Err(_) => bad(format!("{key} is not there"), "load its module: modprobe br_netfilter"),
+    };
+    keys.iter().filter(|(_, wanted)| *wanted).map(|(key, _)| look(key)).collect()
+}
+
+fn nf_tables() -> Finding {
+    match nft::available() {
+        Ok(()) => good("nf_tables"),
+        Err(refusal) => bad("nf_tables", reason(&refusal.into())),
+    }
+}
+
+/// Which of the CNI configs counts for runtimes and for the cni plugin, and which do not.
+fn configs(settings: &Settings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for dir in settings.conf_dirs() {
+        match discover(&dir, |_| Ok(())) {
+            Ok(found) => {
+                findings.push(good(format!("{} is the network of {}", found.file.display(), dir.display())));
+                for (file, why) in found.skipped {
+                    findings.push(bad(
+                        format!("{} stands before it and is of no use", file.display()),
+                        reason(&why),
+                    ));
+                }
+            }
+            Err(error) => {
+                findings.push(good(format!("{} (only needed for cni and for runtimes)", error.msg())))
+            }
+        }
+    }
+    findings
+}
+
+fn shared(node: &Node) -> Vec<Finding> {
+    if node.cidrs.is_empty() {
+        return vec![];
+    }
+    let mut findings = vec![match masquerade::missing(node) {
+        Ok(None) => good("masquerade rules"),
+        Ok(Some(what)) => {
+            bad(format!("{what} is not as it should be"), "`kubenet-shim init` or `run` puts it right")
+        }
+        Err(refusal) => bad("masquerade rules", reason(&refusal.into())),
+    }];
+    if node.hairpin == Hairpin::Promiscuous {
+        if dedup::is_ipvs_in_use() {
+            findings.push(bad(
+                "IPVS together with promiscuous-bridge",
+                "packets may come twice; use --hairpin-mode=hairpin-veth",
+            ));
+        } else if sysctl::read(&Key::BridgeCallsV4).is_ok_and(|value| value == "1") {
+            findings.push(bad(
+                "promiscuous-bridge with bridge-nf-call-iptables",
+                "kernels since 2024 lose track of what the bridge passes up, so that pods do not reach themselves by services or hostPorts; use --hairpin-mode=hairpin-veth",
+            ));
+        }
+    }
+    findings
+}
+
+/// Pods whose end was not told.
+fn leftovers(node: &Node) -> Vec<Finding> {
+    match Cache::new(&node.state_dir).of_network(node.network.as_str()) {
+        Ok(entries) => {
+            let (living, gone): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| pods::is_living(entry));
+            let mut findings = vec![good(format!("{} pods are set up", living.len()))];
+            findings.extend(gone.iter().map(|entry| {
+                bad(
+                    format!("container {} is gone, and its network is not", entry.container_id),
+                    "`kubenet-shim run` frees it; or `kubenet-shim teardown NAMESPACE POD ID`",
+                )
+            }));
+            findings
+        }
+        Err(error) => vec![bad("state of pods", reason(&error))],
+    }
+}
