@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PLUGINS: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "bandwidth"];
+const PLUGINS: [&str; 6] = ["bridge", "host-local", "loopback", "portmap", "bandwidth", "kubenet-shim"];
 
 /// The versions that a plugin speaks.
 fn versions(plugin: &str) -> Vec<&'static str> {

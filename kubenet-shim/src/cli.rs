@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 /// Kubelet's network-plugin layer: noop, exec, cni and kubenet. Also a CNI plugin, type "kubenet-shim".
 #[derive(Parser)]
-#[command(name = "kubenet-shim", version, disable_help_subcommand = true)]
+#[command(name = "kubenet-shim", version, disable_help_subcommand = true, args_override_self = true)]
 struct Cli {
     #[command(flatten)]
     options: Options,
@@ -45,7 +45,7 @@ enum Verb {
     Run,
     /// Print a ready CNI config for containerd and CRI-O
     Conflist {
-        /// As a template (conf_template) that containerd fills in with the node's ranges
+        /// As a template (`conf_template`) that containerd fills in with the node's ranges
         #[arg(long)]
         template: bool,
     },

@@ -12,7 +12,7 @@ use serde_json::{Value, json as value};
 pub fn text(settings: &Settings, template: bool) -> Result<String> {
     let node = settings.node()?;
     let mut plugin = value!({"type": "kubenet-shim",
-        "capabilities": {"portMappings": true, "bandwidth": true, "ipRanges": true}});
+        "capabilities": {"portMappings": true, "bandwidth": true}});
     let defaults = Settings::default().node()?;
     let mut set = |key: &str, given: Value, default: Value| {
         if given != default {
@@ -26,11 +26,11 @@ pub fn text(settings: &Settings, template: bool) -> Result<String> {
     set("nonMasqueradeCIDRs", list(&node.non_masquerade), list(&defaults.non_masquerade));
     set("stateDir", value!(node.state_dir), value!(defaults.state_dir));
     set("dataDir", value!(node.data_dir), Value::Null);
-    if let Some(text) = settings.pod_cidr() {
-        plugin["podCIDR"] = value!(text);
-    }
-    if template {
-        plugin["podCIDR"] = value!("PODCIDRS");
+    let range = if template { Some("PODCIDRS") } else { settings.pod_cidr() };
+    if let Some(range) = range {
+        plugin["podCIDR"] = value!(range);
+    } else {
+        plugin["capabilities"]["ipRanges"] = value!(true);
     }
     let list = value!({"cniVersion": "1.0.0", "name": "kubenet", "plugins": [plugin]});
     let text = json::to_text(&list) + "\n";

@@ -64,19 +64,17 @@ fn plugin(settings: &Settings) -> Finding {
 fn programs(node: &Node) -> Vec<Finding> {
     let path = node.path();
     let all = REQUIRED.iter().map(|name| (*name, true)).chain([("portmap", false), ("bandwidth", false)]);
-    all.map(|(name, required)| match path.find(name) {
-        Ok(program) => good(format!("{}: {}", program.display(), version(&program))),
-        Err(_) => {
+    all.map(|(name, required)| {
+        let Ok(program) = path.find(name) else {
             let whom = match (required, name) {
                 (true, _) => "every pod needs it",
                 (false, "portmap") => "pods with hostPorts need it",
                 (false, _) => "pods with limits need it",
             };
-            bad(
-                format!("CNI plugin {name}"),
-                format!("not found in {:?}; {whom}; install it there", node.plugin_dirs),
-            )
-        }
+            let todo = format!("not found in {:?}; {whom}; install it there", node.plugin_dirs);
+            return bad(format!("CNI plugin {name}"), todo);
+        };
+        good(format!("{}: {}", program.display(), version(&program)))
     })
     .collect()
 }
@@ -166,7 +164,7 @@ fn configs(settings: &Settings) -> Vec<Finding> {
                 }
             }
             Err(error) => {
-                findings.push(good(format!("{} (only needed for cni and for runtimes)", error.msg())))
+                findings.push(good(format!("{} (only needed for cni and for runtimes)", error.msg())));
             }
         }
     }

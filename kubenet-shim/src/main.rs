@@ -1,8 +1,9 @@
 //! The three doors of `kubenet-shim`: everything behind them is in the library.
 
 fn main() -> std::process::ExitCode {
-    // A runtime that calls a CNI plugin always says so.
-    if std::env::var_os("CNI_COMMAND").is_some_and(|command| !command.is_empty()) {
+    // A runtime that calls a CNI plugin always says so. Nomad calls without a word and reads the version that is told then.
+    let is_called_by_runtime = std::env::var_os("CNI_COMMAND").is_some_and(|command| !command.is_empty());
+    if is_called_by_runtime || std::env::args_os().len() <= 1 {
         return cni_common::plugin::run(&kubenet_shim::plugin::KubenetShim);
     }
     kubenet_shim::cli::run()

@@ -50,12 +50,21 @@ pub fn run(settings: &Settings) -> Result<()> {
             // What others keep is their own.
             _ => {}
         }
-        match woken.read(&mut [0; 64]) {
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            told => drop(told.io(doing)?),
-        }
+        wait(&mut woken).io(doing)?;
         if stop.load(Ordering::Relaxed) {
             return Ok(());
+        }
+    }
+}
+
+/// Until a signal has come, or it is time.
+fn wait(woken: &mut UnixStream) -> std::io::Result<()> {
+    loop {
+        match woken.read(&mut [0; 64]) {
+            // The signal itself; its byte comes next, and must not count a second time.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            told => return told.map(drop),
         }
     }
 }
@@ -102,7 +111,7 @@ impl Watch {
             match free(&node, id, ifname) {
                 Ok(()) => cni_common::log!("container {id} is gone and its end was not told: {ifname} freed"),
                 Err(error) => {
-                    cni_common::log!("container {id} is gone, and {ifname} can't be freed: {error}")
+                    cni_common::log!("container {id} is gone, and {ifname} can't be freed: {error}");
                 }
             }
         }

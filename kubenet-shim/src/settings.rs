@@ -51,7 +51,7 @@ pub struct Options {
     /// How a pod reaches itself: hairpin-veth, promiscuous-bridge, none [default: hairpin-veth]
     #[arg(long, global = true, value_name = "MODE")]
     pub hairpin_mode: Option<String>,
-    /// Networks to which pods go with their own address, parted by commas [default: 10.0.0.0/8,fc00::/7]
+    /// Networks to which pods go with their own address, parted by commas [default: `10.0.0.0/8,fc00::/7`]
     #[arg(long, global = true, value_name = "CIDRS")]
     pub non_masquerade_cidr: Option<String>,
     /// The bridge [default: cbr0]

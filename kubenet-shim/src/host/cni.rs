@@ -97,7 +97,7 @@ impl NetworkPlugin for Cni {
     }
 
     fn pod_cidr_change(&self, cidrs: &str) -> Result<()> {
-        super::kubenet::learn(&self.settings, cidrs).map(drop)
+        super::kubenet::learn(&self.settings, cidrs)
     }
 
     fn set_up(&self, pod: &Pod) -> Result<Option<PodStatus>> {

@@ -7,7 +7,6 @@ use crate::kubenet::{Node, pods, state};
 use crate::settings::Settings;
 use cni_common::runtime::Endpoint;
 use cni_common::spec::Result;
-use ipnet::IpNet;
 
 /// The plugin.
 pub struct Kubenet {
@@ -26,32 +25,32 @@ impl Kubenet {
     }
 }
 
-/// Takes note of the node's range: the first is kept, a later one replaces it where the settings allow. Gives what is in
-/// force, and logs what was done.
+/// Takes note of the node's range: the first is kept, a later one replaces it where the settings allow. Logs what was
+/// done.
 ///
 /// # Errors
 /// Code 7 when any of the list is wrong; then what was in force stays.
-pub fn learn(settings: &Settings, text: &str) -> Result<Vec<IpNet>> {
+pub fn learn(settings: &Settings, text: &str) -> Result<()> {
     let told = cidr::pod_cidrs(text)?;
-    let known = settings.node()?.cidrs;
     let state_dir = settings.state_dir();
-    if known == told && state::pod_cidrs(&state_dir)? == told {
-        return Ok(told);
+    let kept = state::pod_cidrs(&state_dir)?;
+    if kept == told {
+        return Ok(());
     }
-    if !known.is_empty() && known != told && !settings.reconciles_cidr() {
+    if !kept.is_empty() && !settings.reconciles_cidr() {
         cni_common::log!(
             "Ignoring subsequent pod CIDR update to {} (--reconcile-cidr=false): {} stays",
             cidr::to_text(&told),
-            cidr::to_text(&known)
+            cidr::to_text(&kept)
         );
-        return Ok(known);
+        return Ok(());
     }
     state::keep_pod_cidrs(&state_dir, &told)?;
-    match known.as_slice() {
+    match kept.as_slice() {
         [] => cni_common::log!("pod CIDR is {}", cidr::to_text(&told)),
-        _ => cni_common::log!("pod CIDR is {}, was {}", cidr::to_text(&told), cidr::to_text(&known)),
+        _ => cni_common::log!("pod CIDR is {}, was {}", cidr::to_text(&told), cidr::to_text(&kept)),
     }
-    Ok(told)
+    Ok(())
 }
 
 /// Brings what pods share to what it should be, and logs what had to be changed. Without a range there is nothing to do yet.

@@ -111,7 +111,7 @@ impl Pod {
         let mut capabilities = Map::new();
         let mappings = match &self.port_mappings {
             Some(mappings) => mappings.clone(),
-            None => checkpoint(&self.id)?,
+            None => checkpoint(&self.id),
         };
         capabilities.insert("portMappings".to_owned(), mappings);
         if let Some(limits) = self.bandwidth()? {
@@ -167,12 +167,12 @@ fn is_global(ip: &IpAddr) -> bool {
 
 /// The ports of a sandbox as a dockershim wrote them down; none when it did not. One that can't be read is no reason to keep a
 /// pod from starting or ending.
-fn checkpoint(id: &ContainerId) -> Result<Value> {
-    let files = CHECKPOINTS.iter().map(|dir| Path::new(dir).join(id.as_str()));
-    let Some(text) = files.filter_map(|file| std::fs::read(file).ok()).next() else { return Ok(json!([])) };
+fn checkpoint(id: &ContainerId) -> Value {
+    let mut files = CHECKPOINTS.iter().map(|dir| Path::new(dir).join(id.as_str()));
+    let Some(text) = files.find_map(|file| std::fs::read(file).ok()) else { return json!([]) };
     let Ok(checkpoint) = serde_json::from_slice::<Value>(&text) else {
         cni_common::log!("the checkpoint of sandbox {id} is no JSON: taken as without ports");
-        return Ok(json!([]));
+        return json!([]);
     };
     let mappings = checkpoint["data"]["port_mappings"].as_array().cloned().unwrap_or_default();
     let mapping = |one: &Value| {
@@ -182,7 +182,7 @@ fn checkpoint(id: &ContainerId) -> Result<Value> {
                    "hostIP": one["host_ip"].as_str().unwrap_or_default()})
         })
     };
-    Ok(mappings.iter().filter_map(mapping).collect())
+    mappings.iter().filter_map(mapping).collect()
 }
 
 #[cfg(test)]

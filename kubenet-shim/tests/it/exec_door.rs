@@ -120,9 +120,11 @@ fn this_program_as_an_exec_plugin() {
     symlink(cni_conformance::bin_dir().join("kubenet-shim"), &program).unwrap();
     let pod = Container::new();
     // A runtime that knows one container.
+    let mut inside =
+        Command::new("nsenter").arg(format!("--net={}", pod.path())).args(["sleep", "60"]).spawn().unwrap();
     let fake = format!(
         "#!/bin/sh\n[ \"$4\" = c1 ] || {{ echo no such container >&2; exit 1; }}\necho {}\n",
-        std::process::id()
+        inside.id()
     );
     let bin = bed.path("bin");
     std::fs::create_dir_all(&bin).unwrap();
@@ -139,14 +141,20 @@ fn this_program_as_an_exec_plugin() {
         why.contains("the network namespace of container c2 is not known: podman: no such container"),
         "{why}"
     );
-    // The process that it knows is this one, whose namespace is the node's: refused before any work.
-    let why = run(&["setup", "ns", "web", "c1"]).fails();
+    // A pod in the node's own namespace is refused before any work.
+    let why = run(&["setup", "ns", "web", "c1", "--netns=/proc/self/ns/net"]).fails();
     assert!(why.contains("should not be the same"), "{why}");
+    let status = run(&["setup", "ns", "web", "c1"]).ok();
+    assert!(status.contains("\"ip\":\"10.1.0.2\""), "{status}");
+    assert_eq!(run(&["status", "ns", "web", "c1"]).ok(), status);
+    run(&["teardown", "ns", "web", "c1"]).ok();
+    inside.kill().unwrap();
+    inside.wait().unwrap();
     let script = bed.path("netns");
     write_file(&script, format!("#!/bin/sh\necho {}\n", pod.path()), 0o755);
     let told = format!("--netns-command={}", script.display());
     let status = run(&["setup", "ns", "web", "c1", &told]).ok();
-    assert!(status.contains("\"ip\":\"10.1.0.2\""), "{status}");
+    assert!(status.contains("\"ip\":\"10.1.0.3\""), "{status}");
     assert_eq!(run(&["status", "ns", "web", "c1", &told]).ok(), status);
     run(&["teardown", "ns", "web", "c1", &told]).ok();
     // And by our own host, as the only exec plugin that there is.

@@ -71,7 +71,14 @@ fn what_others_break_is_healed_and_said() {
     let pod = pod(&bed, "c1", &[ports, "--annotation=kubernetes.io/egress-bandwidth=10M"]);
     serve(Some(&pod), Transport::Tcp, 80, "pod");
     let reached = || ask(Some(&bed.outside), Transport::Tcp, "192.0.2.1:8080".parse().unwrap()).is_some();
-    let rules = Snapshot::take().rules;
+    // Tables are listed in the order in which they were made.
+    let rules = || {
+        let rules = Snapshot::take().rules;
+        let mut lines: Vec<String> = rules.lines().map(ToOwned::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let wanted = rules();
     assert!(reached());
     for (breakage, said) in [
         ("nft flush ruleset", "masquerade rules set up"),
@@ -91,7 +98,7 @@ fn what_others_break_is_healed_and_said() {
         bed.host.run(words[0], &words[1..]);
         running.tell(Signal::SIGHUP);
         let begun = Instant::now();
-        while !running.text()[before..].contains(said) || Snapshot::take().rules != rules || !reached() {
+        while !running.text()[before..].contains(said) || rules() != wanted || !reached() {
             assert!(begun.elapsed() < Duration::from_secs(20), "{breakage}: {}", &running.text()[before..]);
         }
     }
@@ -138,7 +145,12 @@ fn pods_whose_end_was_not_told_are_freed_and_others_are_not() {
     };
     running.tell(Signal::SIGHUP);
     std::thread::sleep(Duration::from_millis(300));
-    assert!(owners().contains(&"orphan".to_owned()), "seen once is not gone");
+    assert!(
+        owners().contains(&"orphan".to_owned()),
+        "seen once is not gone: {:?}\n{}",
+        owners(),
+        running.text()
+    );
     running.tell(Signal::SIGHUP);
     running.until("container gone is gone and its end was not told");
     running.until("container orphan is gone and its end was not told");
