@@ -59,8 +59,11 @@ pub fn ensure(node: &Node, changed: &mut Vec<String>) -> Result<Link> {
     }
     // Without the module nothing bridged is seen, and these keys do not exist: that is as good.
     for key in [Key::BridgeCallsV4, Key::BridgeCallsV6] {
-        if sysctl::read(&key).is_ok() {
-            ensure_sysctl(&key, changed)?;
+        if sysctl::read(&key).is_ok()
+            && let Err(error) = ensure_sysctl(&key, changed)
+        {
+            // Pods work without; only kube-proxy's rules miss what they send to each other.
+            cni_common::log!("kubenet: {error}");
         }
     }
     Ok(bridge)
