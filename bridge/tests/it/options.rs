@@ -314,12 +314,17 @@ fn an_automatic_mtu_is_the_smallest_of_the_links_to_elsewhere() {
         result["interfaces"][2]["mtu"].clone()
     };
     assert_eq!(mtu("c1", &conf), 1500, "no link to elsewhere: the kernel's default");
-    bed.host.ip("link add ifb7 mtu 1400 type ifb");
-    bed.host.ip("link add ifb8 mtu 1300 type ifb");
-    bed.host.ip("link set ifb7 up");
+    // Veths and ifbs lead to containers; what is on top of one leads elsewhere.
+    bed.host.ip("link add va mtu 1200 type veth peer name vb");
+    bed.host.ip("link add ifb7 mtu 1250 type ifb");
+    bed.host.ip("link add mv7 link vb mtu 1400 type macvlan mode bridge");
+    bed.host.ip("link add mv8 link vb mtu 1300 type macvlan mode bridge");
+    for up in ["va", "vb", "ifb7", "mv7"] {
+        bed.host.ip(&format!("link set {up} up"));
+    }
     let fresh = bed.conf(&json!({"mtu": "auto", "bridge": "br9", "name": "net9",
                                  "ipam": bed.ipam(&json!([[{"subnet": "10.9.0.0/24"}]]))}));
-    assert_eq!(mtu("c2", &fresh), 1400, "ifb8 is down");
+    assert_eq!(mtu("c2", &fresh), 1400, "mv8 is down");
     for wrong in [json!("big"), json!(1.5), json!([])] {
         let why = add(&bed.conf(&json!({"mtu": wrong})), "c3", &Container::new()).fails(6);
         assert!(why.contains("mtu") && why.contains("\"auto\""), "{why}");

@@ -84,7 +84,7 @@ impl Ipam {
 
 /// Older plugins miss variables (codes 3 and 4) that GC and STATUS do not have, or say that they do not know the
 /// command (code 4).
-fn is_unknown_command(error: &Error) -> bool {
+pub(crate) fn is_unknown_command(error: &Error) -> bool {
     const UNKNOWN_CONTAINER: Code = Code(3);
     matches!(error.code, UNKNOWN_CONTAINER | Code::BAD_ENVIRONMENT)
 }

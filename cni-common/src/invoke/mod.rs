@@ -6,4 +6,6 @@ mod ipam;
 
 pub use exec::Running;
 pub use find::PluginPath;
+#[cfg(feature = "runtime")]
+pub(crate) use ipam::is_unknown_command;
 pub use ipam::{Ipam, Pending, refuse_as_ipam};

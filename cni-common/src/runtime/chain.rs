@@ -2,7 +2,7 @@
 
 use super::cache::{Cache, Entry};
 use super::list::ConfList;
-use crate::invoke::{PluginPath, Running};
+use crate::invoke::{PluginPath, Running, is_unknown_command};
 use crate::plugin::Command;
 use crate::spec::{
     Attachment, Code, Coded, ContainerId, Error, IfName, NetworkName, Result, SpecVersion, Success, compat,
@@ -176,7 +176,10 @@ impl Runtime {
         let mut errors = Vec::new();
         for entry in self.stale(list, valid)? {
             let what = format!("failed to delete stale attachment {} {}", entry.container_id, entry.if_name);
-            let deleted = Endpoint::try_from(&entry).and_then(|endpoint| self.del(list, &endpoint));
+            // By the config of that day: its version is one that the plugins spoke then.
+            let kept = entry.config().and_then(|text| ConfList::parse(&text).ok());
+            let kept = kept.as_ref().unwrap_or(list);
+            let deleted = Endpoint::try_from(&entry).and_then(|endpoint| self.del(kept, &endpoint));
             errors.extend(deleted.err().map(|error| error.context(what)));
         }
         if list.version >= Command::Gc.since() {
@@ -186,8 +189,11 @@ impl Runtime {
                 .collect();
             let keys = ["cni.dev/valid-attachments", "cni.dev/attachments"].map(|key| (key, living.clone()));
             let operation = self.operation(list, Command::Gc, None);
-            errors
-                .extend(list.plugins().iter().filter_map(|plugin| operation.run(plugin, None, &keys).err()));
+            // A plugin from before 1.1.0 has no GC: what it made went by DEL, as far as the cache knows of it.
+            let has_gc =
+                |error: &Error| error.code != Code::INCOMPATIBLE_VERSION && !is_unknown_command(error);
+            let run = |plugin| operation.run(plugin, None, &keys).err().filter(has_gc);
+            errors.extend(list.plugins().iter().filter_map(run));
         }
         match errors.len() {
             0 => Ok(()),

@@ -1,12 +1,13 @@
 //! A kubelet in four words, for the end-to-end tests: what it asks of containerd's CRI about one pod sandbox.
 //!
-//! `cri-client SOCKET run NAME [HOST-PORT:CONTAINER-PORT | ANNOTATION=VALUE]... | ip ID | stop ID | remove ID`
+//! `cri-client SOCKET run NAME [HOST-PORT:CONTAINER-PORT | ANNOTATION=VALUE]... | ip ID | stop ID | remove ID | pod-cidr CIDRS`
 
 use anyhow::{Context, Result, bail};
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
-    LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest, PortMapping,
-    RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest,
+    LinuxPodSandboxConfig, NetworkConfig, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest,
+    PortMapping, RemovePodSandboxRequest, RunPodSandboxRequest, RuntimeConfig, StopPodSandboxRequest,
+    UpdateRuntimeConfigRequest,
 };
 use std::io::Write;
 use tonic::transport::Endpoint;
@@ -15,7 +16,7 @@ use tonic::transport::Endpoint;
 async fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let ([socket, verb, what], words) = args.split_first_chunk().context(
-        "usage: cri-client SOCKET run NAME [HOST-PORT:CONTAINER-PORT | ANNOTATION=VALUE]... | ip ID | stop ID | remove ID",
+        "usage: cri-client SOCKET run NAME [HOST-PORT:CONTAINER-PORT | ANNOTATION=VALUE]... | ip ID | stop ID | remove ID | pod-cidr CIDRS",
     )?;
     let channel =
         Endpoint::try_from(format!("unix://{socket}"))?.connect().await.context("connect to the CRI")?;
@@ -33,6 +34,13 @@ async fn main() -> Result<()> {
         }
         "remove" => {
             cri.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id }).await.map(|_| String::new())?
+        }
+        // As kubelet tells the runtime the node's ranges.
+        "pod-cidr" => {
+            let network_config = Some(NetworkConfig { pod_cidr: what.clone() });
+            let runtime_config = Some(RuntimeConfig { network_config });
+            let request = UpdateRuntimeConfigRequest { runtime_config };
+            cri.update_runtime_config(request).await.map(|_| String::new())?
         }
         other => bail!("unknown verb {other:?}"),
     };

@@ -93,7 +93,7 @@ pub fn check(node: &Node, endpoint: &Endpoint) -> Result<()> {
 /// # Errors
 /// All that failed, in one.
 pub fn gc(node: &Node, valid: &[Attachment]) -> Result<()> {
-    // Only since 1.1.0 plugins free by themselves; older ones say so and have the cache's part done.
+    // Only since 1.1.0 plugins free by themselves.
     let newest = Node { version: SpecVersion::V1_1_0, ..node.clone() };
     runtime(node).gc(&conflist(&newest, 0, &Map::new())?, valid)
 }

@@ -158,6 +158,38 @@ fn gc_frees_what_no_attachment_owns() {
     assert_eq!(bed.remains(), before);
 }
 
+/// A node may have the reference's plugins: every one of kubenet's works with them.
+#[test]
+fn the_references_plugins_do_as_well() {
+    let bed = Bed::new();
+    let theirs = json!({"podCIDR": "10.1.0.0/24", "cniVersion": "1.0.0", "pluginDirs": ["/usr/lib/cni"]});
+    let mut conf = bed.conf(&theirs);
+    conf["runtimeConfig"] = json!({
+        "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}],
+        "bandwidth": {"egressRate": 8_000_000, "egressBurst": 8_000_000}});
+    let before = bed.remains();
+    let (pod, other) = (Container::new(), Container::new());
+    let result = add(&conf, "c1", &pod).ok();
+    serve(Some(&pod), Transport::Tcp, 80, "pod");
+    assert!(ask(Some(&bed.outside), Transport::Tcp, format!("{NODE}:8080").parse().unwrap()).is_some());
+    // Their portmap's CHECK fails for want of IPv6 rules that it does not make.
+    conf["runtimeConfig"]["portMappings"] = json!([]);
+    call("CHECK", &with_result(&conf, &result), "c1", &pod).run().ok();
+    let bare = json!({"pluginDirs": ["/usr/lib/cni"], "cniVersion": "1.0.0"});
+    del(&bed.conf(&bare), "c1", &pod).ok();
+    let without_bridge =
+        || bed.remains().into_iter().filter(|line| !line.starts_with("cbr0 ")).collect::<Vec<_>>();
+    assert_eq!(without_bridge(), before);
+    assert!(!Snapshot::take().rules.contains("8080"));
+    // Their GC is no more than our knowledge of who was there.
+    conf["runtimeConfig"] = json!({});
+    add(&conf, "gone", &other).ok();
+    let mut gc = bed.conf(&json!({"podCIDR": "10.1.0.0/24", "pluginDirs": ["/usr/lib/cni"]}));
+    gc["cni.dev/valid-attachments"] = json!([]);
+    call("GC", &gc, "", &pod).run().ok();
+    assert_eq!(without_bridge(), before);
+}
+
 #[test]
 fn check_names_what_is_missing() {
     for (change, words) in [
