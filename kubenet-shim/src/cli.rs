@@ -2,9 +2,11 @@
 
 use crate::host::pod::{Pod, PodStatus};
 use crate::host::{self, NetworkPlugin, exec_mark};
+use crate::kubenet::state;
 use crate::settings::{Options, Settings};
 use crate::{conflist, doctor, reconcile};
 use clap::{Parser, Subcommand};
+use cni_common::disk::FileLock;
 use cni_common::spec::{Coded, ContainerId, Error, Result};
 use serde_json::Value;
 use std::io::Write;
@@ -145,11 +147,13 @@ fn act(verb: &Verb, settings: Settings) -> Result<String> {
         }
         Verb::Setup(args) => {
             let (plugin, pod) = (chosen()?, args.pod()?);
+            let _lock = lock(&*plugin, &pod, &settings)?;
             let set_up = plugin.set_up(&pod);
             Ok(line(set_up.map_err(|error| failed(&*plugin, "failed to set up", &pod, error))?))
         }
         Verb::Teardown(args) => {
             let (plugin, pod) = (chosen()?, args.pod()?);
+            let _lock = lock(&*plugin, &pod, &settings)?;
             let done = plugin.tear_down(&pod).map(|()| String::new());
             done.map_err(|error| failed(&*plugin, "failed to teardown", &pod, error))
         }
@@ -167,6 +171,16 @@ fn act(verb: &Verb, settings: Settings) -> Result<String> {
         Verb::Conflist { template } => conflist::text(&settings, *template),
         Verb::Doctor => doctor(&settings),
     }
+}
+
+/// As kubelet had it: setup and teardown of one pod wait for each other, those of different pods do not.
+fn lock(plugin: &dyn NetworkPlugin, pod: &Pod, settings: &Settings) -> Result<Option<FileLock>> {
+    // It does nothing for pods, and keeps nothing.
+    if plugin.name() == host::NOOP {
+        return Ok(None);
+    }
+    let name = format!("{}_{}", pod.name, pod.namespace);
+    state::lock_pod(&settings.state_dir(), &name, settings.timeout()).map(Some)
 }
 
 fn doctor(settings: &Settings) -> Result<String> {

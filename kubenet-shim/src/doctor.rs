@@ -1,7 +1,7 @@
 //! What a node needs, looked at point by point; for each that is lacking, what to do.
 
 use crate::host;
-use crate::kubenet::{Hairpin, Node, REQUIRED, dedup, masquerade, pods};
+use crate::kubenet::{Hairpin, Node, REQUIRED, dedup, masquerade};
 use crate::settings::Settings;
 use cni_common::kernel::netlink::{Socket, addr, link};
 use cni_common::kernel::nft;
@@ -202,7 +202,7 @@ fn shared(node: &Node) -> Vec<Finding> {
 fn leftovers(node: &Node) -> Vec<Finding> {
     match Cache::new(&node.state_dir).of_network(node.network.as_str()) {
         Ok(entries) => {
-            let (living, gone): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| pods::is_living(entry));
+            let (living, gone): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.is_living());
             let mut findings = vec![good(format!("{} pods are set up", living.len()))];
             findings.extend(gone.iter().map(|entry| {
                 bad(

@@ -99,7 +99,7 @@ impl Watch {
         };
         let mut gone = HashSet::new();
         for entry in &entries {
-            if pods::is_living(entry) {
+            if entry.is_living() {
                 log(repair(&node, entry), &format!("container {}", entry.container_id));
             } else {
                 gone.insert((entry.container_id.clone(), entry.if_name.clone()));

@@ -1,6 +1,7 @@
 //! The results of ADD, kept for CHECK, DEL and GC in libcni's format, file by file.
 
-use crate::spec::{Attachment, Coded, Result};
+use crate::kernel::netns::Netns;
+use crate::spec::{Attachment, Code, Coded, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,13 @@ impl Entry {
     #[must_use]
     pub fn with_config(self, text: &[u8]) -> Self {
         Self { kind: KIND.to_owned(), config: STANDARD.encode(text), ..self }
+    }
+
+    /// Whether the container's network namespace is there. One that can't be looked at counts as there.
+    #[must_use]
+    pub fn is_living(&self) -> bool {
+        let entered = Netns::open(Path::new(&self.netns)).and_then(|netns| netns.run(|| Ok(())));
+        !matches!(entered, Err(error) if error.code == Code::BAD_ENVIRONMENT)
     }
 
     /// The network's config, as it was at ADD; `None` when it is none.

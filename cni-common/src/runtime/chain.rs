@@ -103,6 +103,21 @@ impl Runtime {
         Ok(success)
     }
 
+    /// Fails when the attachment is there already, as far as the cache knows: an ADD that fails is followed by a DEL, which
+    /// would take a living container off the network.
+    ///
+    /// # Errors
+    /// Code 101.
+    pub fn refuse_living(&self, list: &ConfList, endpoint: &Endpoint) -> Result<()> {
+        match self.cached(list, endpoint) {
+            Some(entry) if entry.netns == endpoint.netns && entry.is_living() => {
+                let msg = format!("{} is there already", endpoint.on(&list.name));
+                Err(Error::new(Code::ALREADY_ADDED, msg).details("DEL it before it is added again"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Looks whether the attachment is as ADD left it.
     ///
     /// # Errors

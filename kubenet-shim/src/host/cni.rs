@@ -104,10 +104,12 @@ impl NetworkPlugin for Cni {
         let began = Instant::now();
         self.status()?;
         let (network, endpoint) = (self.network()?, self.endpoint(pod, true)?);
+        self.runtime(began).refuse_living(&network, &endpoint)?;
         let simple = Runtime { cache: None, ..self.runtime(began) };
         simple.add(&Self::loopback()?, &endpoint)?;
         let added = self.runtime(began).add(&network, &endpoint);
-        if added.is_err()
+        // What is there already is another setup's.
+        if added.as_ref().is_err_and(|error| error.code != Code::ALREADY_ADDED)
             && let Err(error) = self.tear_down(pod)
         {
             cni_common::log!("undo of a failed setup: {error}");

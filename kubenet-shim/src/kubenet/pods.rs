@@ -5,12 +5,10 @@
 
 use super::{Node, bridge, masquerade};
 use cni_common::kernel::netlink::Socket;
-use cni_common::kernel::netns::Netns;
 use cni_common::runtime::{Cache, ConfList, Endpoint, Entry, Runtime};
 use cni_common::spec::{Attachment, Code, ContainerId, Error, IfName, Result, SpecVersion, Success, compat};
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
-use std::path::Path;
 
 /// The chained plugins, which a node can do without as long as no pod needs them.
 const CHAINED: [(&str, &str); 2] = [("portmap", "portMappings"), ("bandwidth", "bandwidth")];
@@ -38,8 +36,10 @@ pub fn set_up(node: &Node, endpoint: &Endpoint) -> Result<Success> {
         // It may work when the range has come.
         Error::new(Code::TRY_AGAIN, msg).details(error.cause())
     })?;
+    runtime(node).refuse_living(&conflist(node, 0, &endpoint.capabilities)?, endpoint)?;
     let added = ensure_shared(node, &mut Vec::new()).and_then(|mtu| add(node, endpoint, mtu));
-    if added.is_err()
+    // What is there already is another ADD's.
+    if added.as_ref().is_err_and(|error| error.code != Code::ALREADY_ADDED)
         && let Err(error) = tear_down(node, endpoint)
     {
         cni_common::log!("kubenet: undo of a failed ADD: {error}");
@@ -200,11 +200,4 @@ pub fn chained_of(node: &Node, entry: &Entry) -> Option<ConfList> {
 #[must_use]
 pub fn result_of(node: &Node, entry: &Entry) -> Option<Success> {
     compat::from_json(&entry.result, node.version).ok()
-}
-
-/// Whether a pod's network namespace is there. One that can't be looked at counts as there.
-#[must_use]
-pub fn is_living(entry: &Entry) -> bool {
-    let entered = Netns::open(Path::new(&entry.netns)).and_then(|netns| netns.run(|| Ok(())));
-    !matches!(entered, Err(error) if error.code == Code::BAD_ENVIRONMENT)
 }

@@ -5,15 +5,19 @@
 //! /var/lib/cni/kubenet/pod-cidr             10.1.0.0/24,fd00:1::/64
 //! /var/lib/cni/kubenet/waiting              2026-11-24T12:00:00Z: without a range since
 //! /var/lib/cni/kubenet/results/kubenet-…    one file a pod, libcni's format
+//! /var/lib/cni/kubenet/locks/NN             what is done to one pod is done one after the other
 //! ```
 
 use crate::cidr;
-use cni_common::disk;
-use cni_common::spec::{Coded, Result};
+use cni_common::disk::{self, FileLock, Patience};
+use cni_common::spec::name::reference_digest;
+use cni_common::spec::{Code, Coded, Result};
 use ipnet::IpNet;
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 const POD_CIDR: &str = "pod-cidr";
 const WAITING: &str = "waiting";
@@ -62,6 +66,21 @@ pub fn waiting_since(state_dir: &Path) -> Option<String> {
     let text = std::fs::read_to_string(state_dir.join(WAITING)).ok()?;
     let text = text.trim();
     humantime::parse_rfc3339(text).is_ok().then(|| text.to_owned())
+}
+
+/// Waits until nobody else is at work on that pod, and keeps others waiting until it is dropped. Pods share a few files, which stay:
+/// one a pod would have to be deleted, and nobody can delete a lock that others may wait for.
+///
+/// # Errors
+/// Code 11 when the other does not come to an end within `patience`; code 5: what the file system says.
+pub fn lock_pod(state_dir: &Path, pod: &str, patience: Duration) -> Result<FileLock> {
+    let folder = state_dir.join("locks");
+    let doing = format!("lock pod {pod} in {}", folder.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder).io(&doing)?;
+    let patience = Patience { say_after: Duration::from_secs(10), give_up_after: patience };
+    let say = |holder: &str| cni_common::log!("waiting for pod {pod}: {holder}");
+    let lock = FileLock::exclusive(&folder.join(reference_digest(&[pod], 2)), 0o600, patience, say);
+    lock.coded(Code::TRY_AGAIN, doing)
 }
 
 fn write(state_dir: &Path, name: &str, text: &str) -> Result<()> {

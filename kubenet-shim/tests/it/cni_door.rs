@@ -129,6 +129,34 @@ fn host_ports_and_limits_are_the_other_plugins_work() {
     assert!(left.iter().all(|line| !line.contains("bwp") && !line.contains("c1")), "{left:?}");
 }
 
+/// A failed ADD is undone; the undo of a repeated one would be the end of a living pod.
+#[test]
+fn a_repeated_add_is_refused_and_the_pod_lives_on() {
+    for plugins in [json!([]), json!(["/usr/lib/cni"])] {
+        let bed = Bed::new();
+        let conf = bed.conf(&json!({"podCIDR": "10.1.0.0/24", "cniVersion": "1.0.0", "pluginDirs": plugins}));
+        let pod = Container::new();
+        add(&conf, "c1", &pod).ok();
+        let before = bed.remains();
+        for kept in [true, false] {
+            if !kept && plugins != json!([]) {
+                // The reference's bridge does not know a pod of its own again.
+                continue;
+            }
+            if !kept {
+                std::fs::remove_dir_all(bed.path("state/results")).unwrap();
+            }
+            let why = add(&conf, "c1", &pod).fails(101);
+            assert!(why.contains("already"), "{why}");
+            let without_results = |lines: Vec<String>| {
+                lines.into_iter().filter(|line| !line.starts_with("kubenet-")).collect::<Vec<_>>()
+            };
+            assert_eq!(without_results(bed.remains()), without_results(before.clone()));
+            assert!(pod.pings("10.1.0.1"));
+        }
+    }
+}
+
 #[test]
 fn every_version() {
     let bed = Bed::new();

@@ -100,6 +100,30 @@ fn kubenet_from_the_range_to_the_last_pod() {
 }
 
 #[test]
+fn what_is_done_to_one_pod_is_done_one_after_the_other() {
+    let bed = Bed::new();
+    bed.shim(&[KUBENET, "event", "pod-cidr-change", "10.1.0.0/24"]).ok();
+    let pod = Container::new();
+    let netns = format!("--netns={}", pod.path());
+    // Children of this thread stay in its namespace.
+    let start = |verb: &str| bed.command(&[KUBENET, verb, "default", "web", "c1", &netns]).spawn().unwrap();
+    for _ in 0..10 {
+        let mut running: Vec<_> = ["setup", "teardown", "setup", "teardown"].map(start).into();
+        for child in &mut running {
+            // A second setup of a pod that is there is refused; that is all that may fail.
+            child.wait().unwrap();
+        }
+        bed.shim(&[KUBENET, "teardown", "default", "web", "c1", &netns]).ok();
+        let left = bed
+            .remains()
+            .into_iter()
+            .filter(|line| line.contains("c1") || line.starts_with("veth") || line.starts_with("kubenet/"));
+        assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new());
+        assert!(!pod.try_run("ip", &["link", "show", "eth0"]).status.success());
+    }
+}
+
+#[test]
 fn the_range_may_change_once_or_never_as_the_flag_says() {
     let bed = Bed::new();
     let change =
@@ -221,6 +245,8 @@ fn cni_takes_the_first_usable_config() {
     assert!(pod.ip("link show lo").contains("UP"));
     let netns = format!("--netns={}", pod.path());
     assert_eq!(run(&["status", "default", "web", "c1", &netns]).ok(), told);
+    let why = run(&["setup", "default", "web", "c1", &netns]).fails();
+    assert!(why.contains("is there already") && pod.pings("10.5.0.1"), "{why}");
     // What libcni would have kept, where it keeps it.
     let kept = std::fs::read_to_string(bed.path("cache/results/pods-c1-eth0")).unwrap();
     let kept: Value = serde_json::from_str(&kept).unwrap();
