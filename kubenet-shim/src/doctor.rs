@@ -182,18 +182,11 @@ fn shared(node: &Node) -> Vec<Finding> {
         }
         Err(refusal) => bad("masquerade rules", reason(&refusal.into())),
     }];
-    if node.hairpin == Hairpin::Promiscuous {
-        if dedup::is_ipvs_in_use() {
-            findings.push(bad(
-                "IPVS together with promiscuous-bridge",
-                "packets may come twice; use --hairpin-mode=hairpin-veth",
-            ));
-        } else if sysctl::read(&Key::BridgeCallsV4).is_ok_and(|value| value == "1") {
-            findings.push(bad(
-                "promiscuous-bridge with bridge-nf-call-iptables",
-                "kernels since 2024 lose track of what the bridge passes up, so that pods do not reach themselves by services or hostPorts; use --hairpin-mode=hairpin-veth",
-            ));
-        }
+    if node.hairpin == Hairpin::Promiscuous && dedup::is_ipvs_in_use() {
+        findings.push(bad(
+            "IPVS together with promiscuous-bridge",
+            "packets may come twice; use --hairpin-mode=hairpin-veth",
+        ));
     }
     findings
 }

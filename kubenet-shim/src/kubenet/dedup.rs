@@ -50,6 +50,27 @@ pub fn is_ipvs_in_use() -> bool {
     std::fs::read_to_string("/proc/net/ip_vs").is_ok_and(|text| text.lines().count() > HEADER_LINES)
 }
 
+/// Whether the kernel forgets what it knew of a packet that a promiscuous bridge passes up ("skip conntrack input hook for
+/// promiscuous packets", Linux 6.9 and the stable releases since April 2024). Then what a pod sends to itself by a port of the
+/// host comes back without its masquerading, and is dropped here: the pod needs a port that sends frames back, too. Before,
+/// that would bring everything twice.
+#[must_use]
+pub fn kernel_forgets() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    if is_since_6_9(&release) {
+        return true;
+    }
+    // The function that forgets.
+    let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    symbols.lines().any(|line| line.split_whitespace().nth(2) == Some("br_nf_local_in"))
+}
+
+fn is_since_6_9(release: &str) -> bool {
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or_default());
+    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) >= (6, 9)
+}
+
 /// Whether the rules are as they should be.
 ///
 /// # Errors
@@ -103,4 +124,23 @@ pub fn remove(node: &Node) -> Result<bool, Refusal> {
     }
     absent_ok(nft::delete_chain(&mut socket, Family::Bridge, &chain(&name)))?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_since_6_9;
+
+    #[test]
+    fn releases() {
+        for (release, since) in [
+            ("6.9.0", true),
+            ("6.18.5-cloud", true),
+            ("7.0", true),
+            ("6.8.12", false),
+            ("5.15.0-91", false),
+            ("", false),
+        ] {
+            assert_eq!(is_since_6_9(release), since, "{release}");
+        }
+    }
 }

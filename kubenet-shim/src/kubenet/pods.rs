@@ -3,7 +3,7 @@
 //! What each pod was given is kept in the result cache of the state folder, and so is the config of that day: a DEL works
 //! with it, whatever the node's range is by then.
 
-use super::{Node, bridge, masquerade};
+use super::{Hairpin, Node, bridge, dedup, masquerade};
 use cni_common::kernel::netlink::Socket;
 use cni_common::runtime::{Cache, ConfList, Endpoint, Entry, Runtime};
 use cni_common::spec::{Attachment, Code, ContainerId, Error, IfName, Result, SpecVersion, Success, compat};
@@ -160,8 +160,13 @@ fn bridge_conf(node: &Node, mtu: u32) -> Value {
     if let Some(dir) = &node.data_dir {
         ipam["dataDir"] = json!(dir);
     }
+    let hairpin = match node.hairpin {
+        Hairpin::Veth => true,
+        Hairpin::Promiscuous => dedup::kernel_forgets(),
+        Hairpin::None => false,
+    };
     json!({"type": "bridge", "bridge": node.bridge.as_str(), "mtu": mtu, "isGateway": true, "ipMasq": false,
-           "hairpinMode": node.hairpin == super::Hairpin::Veth, "ipam": ipam})
+           "hairpinMode": hairpin, "ipam": ipam})
 }
 
 /// The addresses that a pod was given, IPv4 first; none when nothing is kept of it.
