@@ -5,7 +5,7 @@ use crate::host::let_netfilter_see_bridges;
 use crate::kubenet::{Node, pods, state};
 use crate::settings::Settings;
 use cni_common::runtime::{Cache, Endpoint, Entry};
-use cni_common::spec::{Coded, ContainerId, IfName, Result};
+use cni_common::spec::{Code, Coded, ContainerId, IfName, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::low_level::pipe;
@@ -133,10 +133,13 @@ fn repair(node: &Node, entry: &Entry) -> Result<()> {
     let mut runtime = pods::runtime(node);
     // What is kept is the whole chain's.
     runtime.cache = None;
-    let Err(broken) = runtime.check(&list, &endpoint) else { return Ok(()) };
-    // Ours converge; others' may want it gone first.
-    let added = runtime.add(&list, &endpoint);
-    added.or_else(|_| runtime.del(&list, &endpoint).and_then(|()| runtime.add(&list, &endpoint)))?;
+    // Only ours say that something is not as it was made, and make it again where some of it is there. The reference's CHECK
+    // fails for other reasons too, and its ADD would do everything twice.
+    let broken = match runtime.check(&list, &endpoint) {
+        Err(error) if error.code == Code::NOT_AS_ADDED => error,
+        _ => return Ok(()),
+    };
+    runtime.add(&list, &endpoint)?;
     cni_common::log!("container {}: made again: {broken}", entry.container_id);
     Ok(())
 }
@@ -165,9 +168,9 @@ fn ownerless(node: &Node, known: &HashSet<&str>) -> Vec<(String, String)> {
 
 fn free(node: &Node, id: &str, ifname: &str) -> Result<()> {
     let endpoint = Endpoint {
-        container_id: ContainerId::try_from(id).coded(cni_common::spec::Code::DECODE, "a lease's owner")?,
+        container_id: ContainerId::try_from(id).coded(Code::DECODE, "a lease's owner")?,
         netns: String::new(),
-        ifname: IfName::try_from(ifname).coded(cni_common::spec::Code::DECODE, "a lease's owner")?,
+        ifname: IfName::try_from(ifname).coded(Code::DECODE, "a lease's owner")?,
         args: vec![],
         capabilities: serde_json::Map::new(),
         result: None,

@@ -109,10 +109,7 @@ impl NetworkPlugin for Kubenet {
     }
 
     fn tear_down(&self, pod: &Pod) -> Result<()> {
-        let mut endpoint = self.endpoint(pod, false)?;
-        // What was set up is kept; what is said today may be other ports.
-        endpoint.capabilities.clear();
-        pods::tear_down(&self.settings.node()?, &endpoint)
+        pods::tear_down(&self.settings.node()?, &self.endpoint(pod, false)?)
     }
 
     fn pod_status(&self, pod: &Pod) -> Result<Option<PodStatus>> {

@@ -79,10 +79,7 @@ fn ensure_sysctl(key: &Key, changed: &mut Vec<String>) -> Result<()> {
 }
 
 /// The MTU in bytes that the bridge is made with: as told, or the smallest of the node's links.
-///
-/// # Errors
-/// Code 5 when the links can't be listed.
-pub fn wanted_mtu(socket: &mut Socket, node: &Node) -> Result<u32> {
+fn wanted_mtu(socket: &mut Socket, node: &Node) -> Result<u32> {
     match node.mtu {
         Some(mtu) => Ok(mtu),
         None => Ok(link::smallest_mtu(&link::list(socket, None)?).unwrap_or(FALLBACK_MTU)),

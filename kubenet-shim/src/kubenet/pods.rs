@@ -61,14 +61,19 @@ fn add(node: &Node, endpoint: &Endpoint, mtu: u32) -> Result<Success> {
 pub fn tear_down(node: &Node, endpoint: &Endpoint) -> Result<()> {
     let (simple, lo) = loopback(node)?;
     let without_lo = simple.del(&lo, endpoint);
-    // As it was on that day; else as it would be today.
-    let kept = Cache::new(&node.state_dir).load(&endpoint.on(&node.network)).and_then(|entry| entry.config());
-    let list = match kept.and_then(|text| ConfList::parse(&text).ok()) {
+    let mut endpoint = endpoint.clone();
+    let kept = Cache::new(&node.state_dir).load(&endpoint.on(&node.network));
+    if kept.is_some() {
+        // What ADD was told counts, not what is told today.
+        endpoint.capabilities.clear();
+    }
+    // As it was on that day; else as it would be today. A plugin that is missing by now keeps no pod from its end.
+    let list = match kept.and_then(|entry| ConfList::parse(&entry.config()?).ok()) {
         Some(list) => list,
-        None => conflist(node, 0, &endpoint.capabilities)?,
+        None => conflist(node, 0, &Map::new())?,
     };
     // The pod's own part must not wait for its loopback.
-    runtime(node).del(&list, endpoint).and(without_lo)
+    runtime(node).del(&list, &endpoint).and(without_lo)
 }
 
 /// Looks whether a pod's network is as it was made, the shared part too.

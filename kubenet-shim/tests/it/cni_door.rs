@@ -186,6 +186,22 @@ fn gc_frees_what_no_attachment_owns() {
     assert_eq!(bed.remains(), before);
 }
 
+#[test]
+fn a_pod_that_lacks_a_plugin_is_refused_and_can_end() {
+    let bed = Bed::new();
+    let few = tempfile::tempdir().unwrap();
+    for plugin in ["bridge", "host-local", "loopback"] {
+        std::os::unix::fs::symlink(cni_conformance::bin_dir().join(plugin), few.path().join(plugin)).unwrap();
+    }
+    let conf = bed.conf(&json!({"podCIDR": "10.1.0.0/24", "pluginDirs": [few.path()],
+        "runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}}));
+    let (pod, before) = (Container::new(), bed.remains());
+    let why = add(&conf, "c1", &pod).fails(7);
+    assert!(why.contains("the pod has portMappings, which the plugin portmap makes"), "{why}");
+    del(&conf, "c1", &pod).ok();
+    assert_eq!(bed.remains(), before);
+}
+
 /// A node may have the reference's plugins: every one of kubenet's works with them.
 #[test]
 fn the_references_plugins_do_as_well() {
@@ -203,7 +219,9 @@ fn the_references_plugins_do_as_well() {
     // Their portmap's CHECK fails for want of IPv6 rules that it does not make.
     conf["runtimeConfig"]["portMappings"] = json!([]);
     call("CHECK", &with_result(&conf, &result), "c1", &pod).run().ok();
-    let bare = json!({"pluginDirs": ["/usr/lib/cni"], "cniVersion": "1.0.0"});
+    // What is told at the end is not what ADD was told; their portmap's DEL needs that.
+    let bare = json!({"pluginDirs": ["/usr/lib/cni"], "cniVersion": "1.0.0",
+                      "runtimeConfig": {"ipRanges": [[{"subnet": "10.1.0.0/24"}]]}});
     del(&bed.conf(&bare), "c1", &pod).ok();
     let without_bridge =
         || bed.remains().into_iter().filter(|line| !line.starts_with("cbr0 ")).collect::<Vec<_>>();
