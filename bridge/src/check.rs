@@ -117,6 +117,7 @@ impl Check<'_> {
             differs(format!("host end of {}", container.name), "a veth on the host", "nothing")
         })?;
         let name = &peer.name;
+        same(format!("state of {name}"), "up", if peer.up { "up" } else { "down" })?;
         let listed = self
             .on_host(name)
             .ok_or_else(|| differs("prevResult", format!("the host veth {name}"), "no such interface"))?;

@@ -3,9 +3,12 @@
 use crate::netns::Container;
 use serde_json::Value;
 use std::ffi::OsString;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+use wait_timeout::ChildExt;
 
 /// The folder of the plugins under test: `CNI_BIN_DIR`, else where cargo puts them.
 ///
@@ -32,6 +35,8 @@ pub struct Call {
     args: Vec<String>,
     env: Vec<(String, OsString)>,
     stdin: Vec<u8>,
+    limit: Option<Duration>,
+    hold_stdin: bool,
 }
 
 impl Call {
@@ -44,7 +49,14 @@ impl Call {
     /// A run of the plugin of that name in `dir`, which is also its `CNI_PATH`.
     #[must_use]
     pub fn of(dir: &Path, plugin: &str) -> Self {
-        let call = Self { program: dir.join(plugin), args: vec![], env: vec![], stdin: vec![] };
+        let call = Self {
+            program: dir.join(plugin),
+            args: vec![],
+            env: vec![],
+            stdin: vec![],
+            limit: None,
+            hold_stdin: false,
+        };
         call.env("CNI_PATH", dir.as_os_str())
     }
 
@@ -61,6 +73,13 @@ impl Call {
         let plugin = std::mem::replace(&mut self.program, program.into());
         let words = words.iter().map(ToString::to_string).chain([plugin.display().to_string()]);
         self.args = words.chain(std::mem::take(&mut self.args)).collect();
+        self
+    }
+
+    /// Runs another program, with all else as it is.
+    #[must_use]
+    pub fn program(mut self, dir: &Path, name: &str) -> Self {
+        self.program = dir.join(name);
         self
     }
 
@@ -90,6 +109,26 @@ impl Call {
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = bytes.into();
         self
+    }
+
+    /// Kills it, and what it started, when it runs longer; its exit code is `None` then.
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// Leaves stdin open for as long as it runs. Only with a limit.
+    #[must_use]
+    pub fn hold_stdin(mut self) -> Self {
+        self.hold_stdin = true;
+        self
+    }
+
+    /// What it consists of.
+    #[must_use]
+    pub fn parts(&self) -> Parts<'_> {
+        Parts { program: &self.program, args: &self.args, env: &self.env, stdin: &self.stdin }
     }
 
     /// Container ID and interface name.
@@ -130,15 +169,17 @@ impl Call {
         let mut command = Command::new(&self.program);
         command.args(&self.args).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
+        if self.limit.is_some() {
+            // What it starts goes with it.
+            command.process_group(0);
+        }
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let Ok(mut child) = child else { panic!("{}: {child:?}", self.program.display()) };
-        if let Some(mut stdin) = child.stdin.take()
-            && let Err(error) = stdin.write_all(&self.stdin)
-        {
-            // It did not want to read it all.
-            assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}");
-        }
-        match child.wait_with_output() {
+        let ended = match self.limit {
+            Some(limit) => self.run_limited(child, limit),
+            None => self.feed(child.stdin.take()).and_then(|_| child.wait_with_output()),
+        };
+        match ended {
             Ok(output) => Answer {
                 call: self.clone(),
                 code: output.status.code(),
@@ -148,6 +189,58 @@ impl Call {
             Err(error) => panic!("{}: {error}", self.program.display()),
         }
     }
+}
+
+impl Call {
+    /// Gives the plugin its stdin, which is given back when it is to stay open.
+    fn feed(&self, stdin: Option<impl Write>) -> io::Result<Option<impl Write>> {
+        let Some(mut stdin) = stdin else { return Ok(None) };
+        match stdin.write_all(&self.stdin) {
+            // It did not want to read it all.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(self.hold_stdin.then_some(stdin)),
+        }
+    }
+
+    fn run_limited(&self, mut child: Child, limit: Duration) -> io::Result<Output> {
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        std::thread::scope(|scope| {
+            let feeding = scope.spawn(move || self.feed(stdin));
+            let out = scope.spawn(move || read_all(stdout));
+            let err = scope.spawn(move || read_all(stderr));
+            let status = if let Some(status) = child.wait_timeout(limit)? {
+                status
+            } else {
+                let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
+                // It may have ended just now.
+                let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+                child.wait()?
+            };
+            let died = |_| io::Error::other("a reader died");
+            drop(feeding.join().map_err(died)??);
+            Ok(Output { status, stdout: out.join().map_err(died)??, stderr: err.join().map_err(died)?? })
+        })
+    }
+}
+
+/// What a call consists of.
+pub struct Parts<'a> {
+    /// The executable.
+    pub program: &'a Path,
+    /// Its arguments.
+    pub args: &'a [String],
+    /// The variables set for it.
+    pub env: &'a [(String, OsString)],
+    /// stdin's bytes.
+    pub stdin: &'a [u8],
+}
+
+fn read_all(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        pipe.read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }
 
 /// What a plugin answered.

@@ -8,12 +8,18 @@
 //! * [`race`]: several implementations do the same calls in turns, timed.
 //! * [`traffic`]: servers inside containers, and whom they see asking.
 //! * [`snapshot`]: what a machine holds, to compare before and after.
+//!
+//! `cni-conformance` is made of it too: [`suite`] judges any folder of plugins by [`cases`], and [`report`] tells.
 
 pub mod call;
+pub mod cases;
+pub mod cli;
 pub mod faults;
 pub mod netns;
 pub mod race;
+pub mod report;
 pub mod snapshot;
+pub mod suite;
 pub mod traffic;
 
 pub use call::{Answer, Call, bin_dir};

@@ -40,10 +40,10 @@ impl Transport {
     }
 }
 
-/// Runs `work` in the container's namespace, or in the calling thread's own. Sockets that it makes stay there.
-fn in_namespace<T>(container: Option<&Container>, work: impl FnOnce() -> T) -> T {
-    let Some(container) = container else { return work() };
-    let done = Netns::open(Path::new(&container.path())).and_then(|netns| netns.run(|| Ok(work())));
+/// Runs `work` in the namespace at `path`, or in the calling thread's own. Sockets that it makes stay there.
+fn in_namespace<T>(path: Option<&Path>, work: impl FnOnce() -> T) -> T {
+    let Some(path) = path else { return work() };
+    let done = Netns::open(path).and_then(|netns| netns.run(|| Ok(work())));
     done.unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -52,11 +52,23 @@ fn in_namespace<T>(container: Option<&Container>, work: impl FnOnce() -> T) -> T
 /// # Panics
 /// When the port is taken.
 pub fn serve(container: Option<&Container>, transport: Transport, port: u16, name: &'static str) {
+    serve_at(container.map(Container::path).as_deref().map(Path::new), transport, port, name);
+}
+
+/// As [`serve`], in the namespace at `path`.
+///
+/// # Panics
+/// When the port is taken.
+pub fn serve_in(path: &Path, transport: Transport, port: u16, name: &'static str) {
+    serve_at(Some(path), transport, port, name);
+}
+
+fn serve_at(path: Option<&Path>, transport: Transport, port: u16, name: &'static str) {
     let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let text = move |from: SocketAddr| format!("{} {name}", from.ip().to_canonical());
     match transport {
         Transport::Tcp | Transport::Sctp => {
-            let listener = listening(port, in_namespace(container, || listener(transport, all)));
+            let listener = listening(port, in_namespace(path, || listener(transport, all)));
             std::thread::spawn(move || {
                 while let Ok((mut stream, from)) = listener.accept() {
                     // Who hangs up first does not want to know.
@@ -65,7 +77,7 @@ pub fn serve(container: Option<&Container>, transport: Transport, port: u16, nam
             });
         }
         Transport::Udp => {
-            let socket = listening(port, in_namespace(container, || UdpSocket::bind(all)));
+            let socket = listening(port, in_namespace(path, || UdpSocket::bind(all)));
             std::thread::spawn(move || {
                 let mut buffer = [0; 64];
                 while let Ok((_, from)) = socket.recv_from(&mut buffer) {
@@ -83,7 +95,13 @@ fn listening<T>(port: u16, bound: io::Result<T>) -> T {
 /// Who answered, and from which address we seemed to call; `None` when nobody did.
 #[must_use]
 pub fn ask(container: Option<&Container>, transport: Transport, to: SocketAddr) -> Option<(IpAddr, String)> {
-    let answer = in_namespace(container, || match transport {
+    ask_at(container.map(Container::path).as_deref().map(Path::new), transport, to)
+}
+
+/// As [`ask`], from the namespace at `path`, or from the calling thread's own.
+#[must_use]
+pub fn ask_at(path: Option<&Path>, transport: Transport, to: SocketAddr) -> Option<(IpAddr, String)> {
+    let answer = in_namespace(path, || match transport {
         Transport::Tcp | Transport::Sctp => ask_stream(transport, to),
         Transport::Udp => ask_udp(to),
     });

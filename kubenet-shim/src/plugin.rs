@@ -37,6 +37,10 @@ impl Plugin for KubenetShim {
 
     fn check(&self, request: &Request, target: &Target) -> Result<()> {
         let conf = Conf::read(request)?;
+        if request.conf.prev_result()?.is_none() {
+            let hint = "CHECK compares with what ADD printed; libcni keeps that in its cache";
+            return Err(Error::config("Required prevResult missing").details(hint));
+        }
         pods::check(&conf.node, &conf.endpoint(request, target))
     }
 

@@ -5,7 +5,7 @@ use super::command::{Command, Var};
 use crate::invoke::PluginPath;
 use crate::kernel::netns::Netns;
 use crate::spec::conf::NetConf;
-use crate::spec::{Attachment, Code, Coded, ContainerId, Error, IfName, Result};
+use crate::spec::{Attachment, Code, Coded, ContainerId, Error, IfName, Result, SpecVersion};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::Read;
@@ -128,12 +128,15 @@ impl Request {
         args::pairs(&text.unwrap_or_default())
     }
 
-    /// Reads stdin for `command` and checks it, in the reference library's order.
-    pub(super) fn read(env: &Env, stdin: &mut dyn Read) -> Result<Self> {
+    /// Reads stdin and checks it, in the reference library's order. `version` becomes the config's as soon as it is known,
+    /// whatever else is wrong with the config.
+    pub(super) fn read(env: &Env, stdin: &mut dyn Read, version: &mut SpecVersion) -> Result<Self> {
         // Configs are small; with room for one at hand, one read gets it.
         let mut bytes = Vec::with_capacity(8192);
         stdin.read_to_end(&mut bytes).io("error reading from stdin")?;
-        let conf = NetConf::parse(&bytes)?;
+        let conf = NetConf::parse(&bytes)
+            .inspect_err(|_| *version = NetConf::version_in(&bytes).unwrap_or(*version))?;
+        *version = conf.version;
         Ok(Self {
             conf,
             stdin: bytes,

@@ -3,10 +3,13 @@
 use super::command::{Command, Var};
 use super::request::{Env, Request, Target, check_env};
 use crate::kernel::netns;
+use crate::spec::conf::NetConf;
 use crate::spec::{Attachment, Code, Error, Result, SpecVersion, Success, compat};
 use crate::stop;
 use crate::undo::Undo;
+use nix::poll::{PollFd, PollFlags, poll};
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -74,7 +77,13 @@ impl Reply {
 /// Runs `plugin` as this process: the whole of a plugin's `main`.
 #[must_use]
 pub fn run(plugin: &dyn Plugin) -> ExitCode {
-    let reply = serve(plugin, &Env::of_process(), &mut std::io::stdin().lock());
+    let (env, stdin) = (Env::of_process(), std::io::stdin());
+    let is_version = env.get(Var::Command.name()).is_some_and(|word| *word == *"VERSION");
+    let reply = if is_version {
+        serve(plugin, &env, &mut Impatient(stdin))
+    } else {
+        serve(plugin, &env, &mut stdin.lock())
+    };
     crate::log::write(format_args!("{}", reply.stderr));
     let written = write_stdout(reply.stdout.as_bytes());
     match (written, reply.ok) {
@@ -145,12 +154,11 @@ fn answer(
     let command = Command::parse(&word);
     let names = check_env(env, command)?;
     if command == Some(Command::Version) {
-        return Ok((supported_versions(plugin), Undo::default()));
+        return Ok((supported_versions(plugin, asked_with(stdin)), Undo::default()));
     }
-    let request = Request::read(env, stdin)?;
+    let request = Request::read(env, stdin, version)?;
     // Not before: whoever waits for a config that never comes may be stopped the usual way.
     stop::watch()?;
-    *version = request.conf.version;
     let Some(command) = command else {
         let msg = format!("unknown CNI_COMMAND: {word:.80}");
         return Err(
@@ -198,9 +206,29 @@ fn versions(plugin: &dyn Plugin) -> impl Iterator<Item = SpecVersion> {
     SpecVersion::ALL.into_iter().filter(move |version| *version >= since)
 }
 
-fn supported_versions(plugin: &dyn Plugin) -> String {
+fn supported_versions(plugin: &dyn Plugin, asked_with: SpecVersion) -> String {
     let list: Vec<_> = versions(plugin).map(|version| format!("\"{version}\"")).collect();
-    format!("{{\"cniVersion\":\"{}\",\"supportedVersions\":[{}]}}\n", SpecVersion::LATEST, list.join(","))
+    format!("{{\"cniVersion\":\"{asked_with}\",\"supportedVersions\":[{}]}}\n", list.join(","))
+}
+
+/// The version that a VERSION call names on stdin (section 5, VERSION Success); our newest when it names none that we know.
+fn asked_with(stdin: &mut dyn Read) -> SpecVersion {
+    const LONGEST: u64 = 1 << 16;
+    let mut bytes = Vec::new();
+    // What can't be read names none.
+    let _ = stdin.take(LONGEST).read_to_end(&mut bytes);
+    NetConf::version_in(&bytes).unwrap_or(SpecVersion::LATEST)
+}
+
+/// stdin for VERSION. Whoever calls it by hand may leave stdin open and say nothing: that counts as its end.
+struct Impatient(std::io::Stdin);
+
+impl Read for Impatient {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        const PATIENCE_MS: u8 = 100;
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, PATIENCE_MS)? == 0 { Ok(0) } else { self.0.read(buffer) }
+    }
 }
 
 /// Before any work: configuring the host as if it were a container would take it off the network.

@@ -48,6 +48,13 @@ impl NetConf {
         Ok(Self { version, name, value })
     }
 
+    /// The `cniVersion` of a text that need not be a right config in all else.
+    #[must_use]
+    pub fn version_in(text: &[u8]) -> Option<SpecVersion> {
+        let value = json::parse(text).ok().filter(Value::is_object)?;
+        version_of(&value).ok()
+    }
+
     /// Reads a plugin's own keys.
     ///
     /// # Errors

@@ -1,0 +1,5 @@
+//! The `cni-conformance` program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    cni_conformance::cli::main()
+}

@@ -1,0 +1,92 @@
+//! What a machine holds, before and after.
+
+use super::bed::Bed;
+use super::bed::Pod;
+use super::case::{Trouble, Verdict};
+use super::subject::Role;
+use crate::expect;
+use crate::snapshot::{Snapshot, files, shaping};
+use std::time::{Duration, Instant};
+
+/// How long the kernel may take to clear away what belonged to a dead namespace.
+pub(super) const SETTLE: Duration = Duration::from_secs(5);
+
+/// What a machine holds that an attachment may leave: one line a thing.
+pub type Look = Vec<String>;
+
+impl Bed<'_> {
+    /// What the host and the folder hold.
+    #[must_use]
+    pub fn look(&self) -> Look {
+        let host = Snapshot::take();
+        let mut lines: Vec<String> = Vec::new();
+        lines.extend(host.links.iter().map(|(name, text)| format!("link {name}: {text}")));
+        lines.extend(host.addresses.iter().map(|line| format!("address {line}")));
+        lines.extend(host.routes.iter().map(|line| format!("route {line}")));
+        lines.extend(host.vlans.iter().map(|line| format!("VLANs of {line}")));
+        lines.extend(host.rules.lines().map(|line| format!("rule {}", line.trim())));
+        lines.extend(shaping().iter().map(|line| format!("shaping {line}")));
+        for folder in ["leases", "state", "tuning"] {
+            let kept = |name: &str| !name.contains("last_reserved_ip") && !name.ends_with("lock");
+            let found = files(&self.dir().join(folder)).into_iter().filter(|(name, _)| kept(name));
+            lines.extend(found.map(|(name, text)| format!("file {folder}/{name}: {:?}", text.trim())));
+        }
+        lines.sort();
+        lines
+    }
+
+    /// What a container holds.
+    #[must_use]
+    pub fn look_inside(&self, pod: &Pod) -> Look {
+        let inside = Snapshot::through(&["nsenter".to_owned(), format!("--net={}", pod.path.display())]);
+        let links = inside.links.iter().map(|(name, text)| format!("link {name}: {text}"));
+        let mut found: Vec<String> = links.chain(inside.addresses).chain(inside.routes).collect();
+        if self.subject.role == Role::Interface {
+            // A container's lo is not theirs; some set it up on their way.
+            found.retain(|line| !line.starts_with("lo ") && !line.starts_with("link lo:"));
+        }
+        found.sort();
+        found
+    }
+
+    /// The machine has to be as `before`, as soon as the kernel has cleared away what it clears by itself.
+    pub fn is_back_to(&self, before: &Look) -> Verdict {
+        self.becomes(before, |now| now == before)
+    }
+
+    /// Nothing may be there that was not there before.
+    pub fn has_no_more_than(&self, before: &Look) -> Verdict {
+        self.becomes(before, |now| now.iter().all(|line| before.contains(line)))
+    }
+
+    fn becomes(&self, before: &Look, is_well: impl Fn(&Look) -> bool) -> Verdict {
+        let begun = Instant::now();
+        loop {
+            let now = self.look();
+            if is_well(&now) {
+                return Ok(());
+            }
+            if begun.elapsed() > SETTLE {
+                return Err(Trouble::deviation("the machine as it was before", difference(before, &now)));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The container has to be as `before`.
+    pub fn is_back_inside(&self, pod: &Pod, before: &Look) -> Verdict {
+        let now = self.look_inside(pod);
+        expect!(now == *before, "the container as it was before", "{}", difference(before, &now));
+        Ok(())
+    }
+}
+
+fn difference(before: &Look, now: &Look) -> String {
+    let list = |title: &str, one: &Look, other: &Look| {
+        let lines: Vec<&str> = one.iter().filter(|line| !other.contains(line)).map(String::as_str).collect();
+        if lines.is_empty() { String::new() } else { format!("{title}: {}", lines.join("; ")) }
+    };
+    let parts = [list("left behind", now, before), list("missing", before, now)];
+    let text = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n");
+    if text.is_empty() { "the same things in other numbers".to_owned() } else { text }
+}
