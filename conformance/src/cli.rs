@@ -111,7 +111,11 @@ fn run_command(args: &RunArgs) -> io::Result<ExitCode> {
         .as_deref()
         .map(|path| fs::File::create(path).map_err(|error| told(path, &error)))
         .transpose()?;
-    let config = args.config.as_deref().map(Path::canonicalize).transpose()?;
+    let config = args
+        .config
+        .as_deref()
+        .map(|path| path.canonicalize().map_err(|error| told(path, &error)))
+        .transpose()?;
     apart::enter(&[&dir])?;
     let subjects = subjects(&dir, &args.plugin, config.as_deref())?;
     let units = plan(&subjects, &cases::all(), &args.filter);

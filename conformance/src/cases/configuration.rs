@@ -20,7 +20,8 @@ pub const CASES: &[Case] = &[
     must("conf.truncated", ERROR, "code 6 when the config ends early")
         .check(|bed| refuses(bed, r#"{"cniVersion": "1.0.0", "name": "net1""#, DECODE)),
     must("conf.two-documents", ERROR, "code 6 when something comes after the config").check(|bed| {
-        let conf = bed.conf(&bed.pod()).to_string();
+        let pod = bed.pod();
+        let conf = bed.conf(&pod).to_string();
         refuses(bed, &format!("{conf}{conf}"), DECODE)
     }),
     must("conf.list", FORMAT, "a config is an object, so a list is an error")

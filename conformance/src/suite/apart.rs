@@ -8,9 +8,6 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-/// Told to programs that we start, so that a plugin folder with this program in it does not start a suite in the suite.
-pub const INSIDE: &str = "CNI_CONFORMANCE_INSIDE";
-
 /// The programs that looking at a machine takes.
 const TOOLS: [&str; 6] = ["ip", "tc", "bridge", "nft", "nsenter", "ping"];
 
@@ -18,11 +15,8 @@ const TOOLS: [&str; 6] = ["ip", "tc", "bridge", "nft", "nsenter", "ping"];
 /// The folders that plugins keep state in by default are empty there.
 ///
 /// # Errors
-/// When namespaces can't be had, a tool is missing, or this is a run inside a run.
+/// When namespaces can't be had, or a tool is missing.
 pub fn enter(plugin_dirs: &[&Path]) -> io::Result<()> {
-    if std::env::var_os(INSIDE).is_some() {
-        return Err(io::Error::other("this is a run of cni-conformance inside one"));
-    }
     let (uid, gid) = (getuid(), getgid());
     let mut flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
     if !uid.is_root() {

@@ -1,4 +1,5 @@
 //! Deviations that are known: a file with a line for each, `PLUGIN/CASE REASON`. `*` stands for any text, `#` begins a comment.
+//! `?` in front of a line means that the deviation does not show each time: a race.
 
 use std::fs;
 use std::io;
@@ -8,8 +9,16 @@ use std::path::Path;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expectation {
     pattern: String,
-    /// Why it deviates.
-    pub reason: String,
+    /// Whether it deviates each time.
+    always: bool,
+    reason: String,
+}
+
+impl Expectation {
+    fn is_about(&self, name: &str) -> bool {
+        let unversioned = name.split_once('@').map_or(name, |(name, _)| name);
+        matches(&self.pattern, name) || matches(&self.pattern, unversioned)
+    }
 }
 
 /// All of them.
@@ -38,29 +47,25 @@ impl Expectations {
             if !pattern.contains('/') || reason.is_empty() {
                 return Err(format!("line {}: {line:?} is no `PLUGIN/CASE REASON`", at + 1));
             }
-            found.push(Expectation { pattern: pattern.to_owned(), reason: reason.to_owned() });
+            let (pattern, always) = pattern.strip_prefix('?').map_or((pattern, true), |rest| (rest, false));
+            found.push(Expectation { pattern: pattern.to_owned(), always, reason: reason.to_owned() });
         }
         Ok(Self(found))
     }
 
-    /// Why a run of a case is known to deviate; `name` is `PLUGIN/CASE` or `PLUGIN/CASE@VERSION`.
+    /// Why a run of a case is known to deviate, and whether it does so each time; `name` is `PLUGIN/CASE` or
+    /// `PLUGIN/CASE@VERSION`.
     #[must_use]
-    pub fn reason(&self, name: &str) -> Option<&str> {
-        let unversioned = name.split_once('@').map_or(name, |(name, _)| name);
-        let known =
-            self.0.iter().find(|one| matches(&one.pattern, name) || matches(&one.pattern, unversioned));
-        known.map(|one| one.reason.as_str())
+    pub fn reason(&self, name: &str) -> Option<(&str, bool)> {
+        let known = self.0.iter().find(|one| one.is_about(name));
+        known.map(|one| (one.reason.as_str(), one.always))
     }
 
     /// The patterns that match none of `names`.
     #[must_use]
     pub fn unused(&self, names: &[String]) -> Vec<&str> {
-        let of =
-            |name: &String| name.split_once('@').map_or_else(|| name.clone(), |(name, _)| name.to_owned());
-        let used = |one: &&Expectation| {
-            names.iter().any(|name| matches(&one.pattern, name) || matches(&one.pattern, &of(name)))
-        };
-        self.0.iter().filter(|one| !used(one)).map(|one| one.pattern.as_str()).collect()
+        let unused = self.0.iter().filter(|one| !names.iter().any(|name| one.is_about(name)));
+        unused.map(|one| one.pattern.as_str()).collect()
     }
 }
 
@@ -95,8 +100,10 @@ mod tests {
     fn lines_are_read() {
         let known =
             Expectations::parse("# all\n\n*/gc.*  no GC # plugins#1\nbridge/add.a@0.4.0 why\n").unwrap();
-        assert_eq!(known.reason("ptp/gc.x@1.1.0"), Some("no GC"));
-        assert_eq!(known.reason("bridge/add.a@0.4.0"), Some("why"));
+        assert_eq!(known.reason("ptp/gc.x@1.1.0"), Some(("no GC", true)));
+        assert_eq!(known.reason("bridge/add.a@0.4.0"), Some(("why", true)));
+        let race = Expectations::parse("?*/many.del a race").unwrap();
+        assert_eq!(race.reason("ptp/many.del"), Some(("a race", false)));
         assert_eq!(known.reason("bridge/add.a@1.0.0"), None);
         assert_eq!(known.unused(&["ptp/gc.x@1.1.0".to_owned()]), ["bridge/add.a@0.4.0"]);
         assert!(Expectations::parse("bridge why").unwrap_err().contains("line 1"));

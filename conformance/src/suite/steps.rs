@@ -15,8 +15,10 @@ pub struct Step {
     result: Option<String>,
 }
 
-/// What texts are cut to in a report.
-const LONGEST: usize = 4000;
+/// What texts are cut to in a report, in characters.
+const LONGEST: usize = 1500;
+/// Lines of a script that are longer, in bytes, are left out: no shell takes a word of that length.
+const LONGEST_LINE: usize = 100_000;
 
 impl Step {
     /// A line of shell.
@@ -95,6 +97,10 @@ pub fn by_hand(steps: &[Step], dir: &Path) -> String {
         let later = steps.get(at + 1..).unwrap_or_default();
         let used =
             step.result.as_deref().is_some_and(|result| later.iter().any(|step| step.line.contains(result)));
+        if line.len() > LONGEST_LINE {
+            line =
+                format!("# a call with {} bytes of config or environment, too long for a shell", line.len());
+        }
         lines.push(if used { format!("R{at}=$({line}); echo \"$R{at}\"") } else { line });
     }
     lines.push("BY_HAND".to_owned());

@@ -1,0 +1,203 @@
+//! `cni-conformance` itself, as its users run it: on our plugins, on plugins with a fault, on the reference's.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail at any line")]
+
+use cni_conformance::{bin_dir, write_file};
+use serde_json::Value;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+const PLUGINS: [&str; 6] = ["bridge", "host-local", "loopback", "portmap", "bandwidth", "kubenet-shim"];
+
+fn suite(dir: &Path, words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cni-conformance"));
+    command.args(["run", "--plugin-dir"]).arg(dir).args(words).output().unwrap()
+}
+
+fn report(output: &Output) -> Value {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"))
+}
+
+fn with(outcome: &str, report: &Value) -> Vec<String> {
+    let results = report["results"].as_array().unwrap().iter();
+    results
+        .filter(|one| one["outcome"] == outcome)
+        .map(|one| one["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// The first line that each outcome but "passed" left, for a failing test's message.
+fn troubles(report: &Value) -> String {
+    let results = report["results"].as_array().unwrap().iter().filter(|one| one["outcome"] != "passed");
+    let text = |one: &Value| format!("{}: expected {}, seen {}", one["name"], one["expected"], one["seen"]);
+    results.map(text).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn ours_pass_every_case() {
+    let output = suite(&bin_dir(), &["--format", "json"]);
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", troubles(&report));
+    // What a kernel may lack; the virtual machine's has it.
+    let untried = with("untried", &report);
+    assert!(untried.iter().all(|name| name == "bridge/bridge.vlan"), "{untried:?}");
+    assert!(with("passed", &report).len() > 1500, "{}", report["counts"]);
+    let tried: Vec<&String> = report["plugins"].as_object().unwrap().keys().collect();
+    assert_eq!(tried.len(), PLUGINS.len(), "{tried:?}");
+}
+
+#[test]
+fn it_makes_its_own_user_namespace() {
+    let mut command = Command::new("unshare");
+    // A user who may nothing.
+    command.args(["--user", "--map-user=1000", "--map-group=1000", env!("CARGO_BIN_EXE_cni-conformance")]);
+    let bin = bin_dir();
+    let words =
+        ["--plugin", "bridge", "--filter", "del.*", "--filter", "bridge.masquerade", "--format", "json"];
+    let output = command.args(["run", "--plugin-dir"]).arg(&bin).args(words).output().unwrap();
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", troubles(&report));
+    assert!(with("passed", &report).len() > 20);
+}
+
+/// A folder in which `plugin` has a fault, and the others are ours.
+fn mutant(plugin: &str, mutation: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let bin = bin_dir();
+    for name in PLUGINS {
+        let mutant =
+            Path::new(env!("CARGO_BIN_EXE_cni-conformance")).with_file_name("examples").join("mutant");
+        symlink(if name == plugin { mutant } else { bin.join(name) }, dir.path().join(name)).unwrap();
+    }
+    write_file(&dir.path().join("mutation"), format!("{}\n{mutation}\n", bin.display()), 0o644);
+    dir
+}
+
+/// Mutation, plugin, and the case that is meant to see it.
+const MUTANTS: [(&str, &str, &str); 52] = [
+    ("ignores-gc", "host-local", "gc.removes-stale"),
+    ("ignores-gc", "bridge", "gc.removes-stale"),
+    ("ignores-gc", "portmap", "gc.removes-stale"),
+    ("ignores-gc", "bandwidth", "gc.removes-all"),
+    ("ignores-del", "bridge", "del.interface"),
+    ("ignores-del", "portmap", "portmap.deleted"),
+    ("ignores-check", "bridge", "check.interface-gone"),
+    ("ignores-check", "bandwidth", "bandwidth.check-bucket"),
+    ("ignores-status", "host-local", "status.exhausted"),
+    ("collects-all", "host-local", "gc.keeps-valid"),
+    ("needs-netns-to-delete", "bridge", "del.netns-gone"),
+    ("deletes-once", "bridge", "del.twice"),
+    ("forgets-routes-asked", "bridge", "ipam-call.config"),
+    ("small-letters", "bridge", "env.command.case"),
+    ("any-container-id", "bridge", "env.container-id.slash"),
+    ("no-args", "host-local", "host-local.args-ip"),
+    ("always-1-0", "host-local", "add.result.version"),
+    ("reads-any-name", "host-local", "conf.name.missing"),
+    ("hides-config-from-ipam", "bridge", "ipam-call.config"),
+    ("hangs-without-stdin", "loopback", "version.open-stdin"),
+    ("reuses-address", "host-local", "ipam.unique"),
+    ("never-hairpin", "bridge", "bridge.hairpin"),
+    ("never-masquerades", "bridge", "bridge.masquerade"),
+    ("half-the-rate", "bandwidth", "bandwidth.ingress"),
+    ("tcp-only", "portmap", "portmap.udp"),
+    ("any-host-ip", "portmap", "portmap.host-ip-other"),
+    ("drops-ips", "bridge", "add.result.addresses"),
+    ("drops-interfaces", "bridge", "add.result.interface"),
+    ("drops-routes", "portmap", "chain.routes"),
+    ("drops-dns", "bandwidth", "chain.dns"),
+    ("drops-index", "bridge", "add.result.index"),
+    ("adds-index", "host-local", "ipam.no-index"),
+    ("wrong-version", "bridge", "add.result.version"),
+    ("wrong-mac", "bridge", "add.result.mac"),
+    ("unknown-key", "host-local", "result.shape-1.1"),
+    ("null-key", "host-local", "result.no-nulls"),
+    ("exits-0", "bridge", "error.exit-code"),
+    ("exits-1-without-error", "loopback", "error.stdout"),
+    ("error-code-0", "portmap", "error.code"),
+    ("error-code-999", "bandwidth", "conf.name.missing"),
+    ("error-without-msg", "bridge", "error.msg"),
+    ("error-without-version", "bridge", "error.cni-version"),
+    ("logs-to-stdout", "bridge", "error.logs-apart"),
+    ("talks-on-del", "loopback", "del.silent"),
+    ("talks-on-check", "bridge", "check.fresh"),
+    ("one-version", "bridge", "version.no-others"),
+    ("no-versions", "bridge", "version.supported"),
+    ("leaves-veth", "bridge", "add.failed.no-ipam"),
+    ("leaves-veth-on-del", "bridge", "del.leaves-nothing"),
+    ("leaves-address", "bridge", "del.leaves-nothing"),
+    ("leaves-rule", "portmap", "del.leaves-nothing"),
+    ("leaves-lease", "host-local", "del.leaves-nothing"),
+];
+/// As [`MUTANTS`].
+const MORE_MUTANTS: [(&str, &str, &str); 5] = [
+    ("leaves-it-down", "bridge", "add.up"),
+    ("leaves-route-out", "bridge", "add.result.routes"),
+    ("makes-interface-twice", "bridge", "del.leaves-nothing-inside"),
+    ("touches-others", "portmap", "del.others"),
+    ("crashes-on-empty", "bridge", "conf.empty"),
+];
+
+#[test]
+fn every_mutant_is_caught_by_its_case() {
+    let all: Vec<_> = MUTANTS.into_iter().chain(MORE_MUTANTS).collect();
+    let mut missed = Vec::new();
+    for (mutation, plugin, case) in &all {
+        let run = |mutation: &str| {
+            let dir = mutant(plugin, mutation);
+            let output = suite(dir.path(), &["--plugin", plugin, "--filter", case, "--format", "json"]);
+            (output.status.code(), report(&output))
+        };
+        let (code, found) = run(mutation);
+        if code != Some(1) || with("deviates", &found).is_empty() {
+            missed.push(format!("{mutation} of {plugin} by {case}: exit code {code:?}, {}", found["counts"]));
+        }
+        // The same without a fault: what fails there too says nothing.
+        let (code, sound) = run("none");
+        assert_eq!(code, Some(0), "{plugin} {case} without a fault\n{}", troubles(&sound));
+    }
+    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
+}
+
+#[test]
+fn known_deviations_are_expected_both_ways() {
+    let dir = mutant("bridge", "ignores-gc");
+    let known = dir.path().join("known");
+    let run = |text: &str, filter: &str| {
+        write_file(&known, text, 0o644);
+        let expect = known.to_string_lossy().into_owned();
+        let output = suite(
+            dir.path(),
+            &["--plugin", "bridge", "--filter", filter, "--expect", &expect, "--format", "json"],
+        );
+        (output.status.code(), output)
+    };
+    let (code, output) = run("", "gc.removes-stale");
+    assert_eq!((code, with("deviates", &report(&output)).len()), (Some(1), 1));
+    let (code, output) = run("bridge/gc.removes-stale it ignores GC\n", "gc.removes-stale");
+    assert_eq!((code, with("known-deviation", &report(&output)).len()), (Some(0), 1));
+    let (code, output) = run("*/gc.* it ignores GC\n", "gc.answers");
+    assert_eq!((code, with("unexpected-pass", &report(&output)).len()), (Some(1), 1));
+    let (code, output) = run("nonsense\n", "gc.answers");
+    assert_eq!(code, Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("line 1"));
+}
+
+#[test]
+fn what_can_not_run_is_told() {
+    let empty = tempfile::tempdir().unwrap();
+    for (dir, words, says) in [
+        (empty.path().join("none"), vec![], "none"),
+        (empty.path().to_owned(), vec![], "no plugin that is known"),
+        (empty.path().to_owned(), vec!["--plugin", "bridge"], "no plugin \"bridge\""),
+        (bin_dir(), vec!["--filter", "nothing.like-this"], "no case"),
+        (bin_dir(), vec!["--config", "/nowhere"], "/nowhere"),
+        (bin_dir(), vec!["--html", "/nowhere/x"], "/nowhere/x"),
+    ] {
+        let output = suite(&dir, &words);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && stderr.contains(says), "{words:?}: {stderr}");
+    }
+}
