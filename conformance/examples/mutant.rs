@@ -58,6 +58,12 @@ impl Answer {
         }
     }
 
+    fn drop_key(&mut self, key: &str) {
+        self.change(|json| {
+            json.as_object_mut().map(|all| all.remove(key));
+        });
+    }
+
     fn silent() -> Self {
         Self { code: 0, stdout: vec![] }
     }
@@ -110,57 +116,40 @@ fn mutate(call: &mut Call, mutation: &str) -> std::io::Result<Answer> {
         "always-1-0" if !call.stdin.is_empty() => call.change(|conf| conf["cniVersion"] = json!("1.0.0")),
         "reads-any-name" => call.change(|conf| conf["name"] = json!("net1")),
         "hides-config-from-ipam" => {
-            call.change(|conf| drop(conf.as_object_mut().map(|all| all.remove("org.example"))))
+            call.change(|conf| drop(conf.as_object_mut().map(|all| all.remove("org.example"))));
         }
         "hangs-without-stdin" if is("VERSION") => {
             std::io::stdin().read_to_end(&mut vec![])?;
         }
         "reuses-address" if is("ADD") => {
-            call.change(|conf| conf["ipam"]["dataDir"] = json!(format!("{}-x", netns())))
+            call.change(|conf| conf["ipam"]["dataDir"] = json!(format!("{}-x", netns())));
         }
         "never-hairpin" => call.change(|conf| conf["hairpinMode"] = json!(false)),
         "never-masquerades" => call.change(|conf| conf["ipMasq"] = json!(false)),
         "half-the-rate" => call.change(|conf| {
             conf["ingressRate"] = json!(conf["ingressRate"].as_u64().unwrap_or_default() / 2);
         }),
-        "tcp-only" => call.change(|conf| {
-            for one in conf["runtimeConfig"]["portMappings"].as_array_mut().into_iter().flatten() {
-                one["protocol"] = json!("tcp");
-            }
-        }),
-        "any-host-ip" => call.change(|conf| {
-            for one in conf["runtimeConfig"]["portMappings"].as_array_mut().into_iter().flatten() {
-                one.as_object_mut().map(|one| one.remove("hostIP"));
-            }
-        }),
+        "tcp-only" => call.change(|conf| mappings(conf).for_each(|one| one["protocol"] = json!("tcp"))),
+        "any-host-ip" => call.change(|conf| mappings(conf).for_each(|one| one["hostIP"] = json!(""))),
         _ => {}
     }
     let output = call.run(&envs, &without)?;
     let code = output.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
     let mut answer = Answer { code, stdout: output.stdout };
-    after(call, mutation, &mut answer)?;
+    change_answer(call, mutation, &mut answer);
+    change_machine(call, mutation, answer.code != 0)?;
     Ok(answer)
 }
 
-/// What is done to the answer, and to the machine behind the plugin's back.
-fn after(call: &Call, mutation: &str, answer: &mut Answer) -> std::io::Result<()> {
+/// What is done to the answer.
+fn change_answer(call: &Call, mutation: &str, answer: &mut Answer) {
     let is = |verb: &str| call.verb == verb;
     let failed = answer.code != 0;
-    // Each call leaves something of its own.
-    let number = std::process::id();
     match mutation {
-        "drops-ips" if is("ADD") => {
-            answer.change(|json| drop(json.as_object_mut().map(|all| all.remove("ips"))))
-        }
-        "drops-interfaces" if is("ADD") => {
-            answer.change(|json| drop(json.as_object_mut().map(|all| all.remove("interfaces"))));
-        }
-        "drops-routes" if is("ADD") => {
-            answer.change(|json| drop(json.as_object_mut().map(|all| all.remove("routes"))));
-        }
-        "drops-dns" if is("ADD") => {
-            answer.change(|json| drop(json.as_object_mut().map(|all| all.remove("dns"))))
-        }
+        "drops-ips" if is("ADD") => answer.drop_key("ips"),
+        "drops-interfaces" if is("ADD") => answer.drop_key("interfaces"),
+        "drops-routes" if is("ADD") => answer.drop_key("routes"),
+        "drops-dns" if is("ADD") => answer.drop_key("dns"),
         "drops-index" if is("ADD") => answer.change(|json| {
             for ip in json["ips"].as_array_mut().into_iter().flatten() {
                 ip.as_object_mut().map(|ip| ip.remove("interface"));
@@ -179,17 +168,26 @@ fn after(call: &Call, mutation: &str, answer: &mut Answer) -> std::io::Result<()
         "exits-1-without-error" if failed => answer.stdout.clear(),
         "error-code-0" if failed => answer.change(|json| json["code"] = json!(0)),
         "error-code-999" if failed => answer.change(|json| json["code"] = json!(999)),
-        "error-without-msg" if failed => {
-            answer.change(|json| drop(json.as_object_mut().map(|all| all.remove("msg"))));
-        }
-        "error-without-version" if failed => {
-            answer.change(|json| drop(json.as_object_mut().map(|all| all.remove("cniVersion"))));
-        }
+        "error-without-msg" if failed => answer.drop_key("msg"),
+        "error-without-version" if failed => answer.drop_key("cniVersion"),
         "logs-to-stdout" if is("ADD") && !failed => answer.stdout.splice(0..0, *b"adding\n").for_each(drop),
         "talks-on-del" if is("DEL") => answer.stdout = b"{}".to_vec(),
         "talks-on-check" if is("CHECK") && !failed => answer.stdout = b"{}".to_vec(),
         "one-version" if is("VERSION") => answer.change(|json| json["supportedVersions"] = json!(["1.1.0"])),
         "no-versions" if is("VERSION") => answer.change(|json| json["supportedVersions"] = json!([])),
+        "crashes-on-empty" if call.stdin.is_empty() && !is("VERSION") => {
+            *answer = Answer { code: 2, stdout: vec![] };
+        }
+        _ => {}
+    }
+}
+
+/// What is done to the machine behind the plugin's back.
+fn change_machine(call: &Call, mutation: &str, failed: bool) -> std::io::Result<()> {
+    let is = |verb: &str| call.verb == verb;
+    // Each call leaves something of its own.
+    let number = std::process::id();
+    match mutation {
         "leaves-veth" if is("ADD") && failed => ip(&format!("link add left{number} type bridge"))?,
         "leaves-veth-on-del" if is("DEL") => ip(&format!("link add left{number} type bridge"))?,
         "leaves-address" if is("DEL") => ip(&format!("addr add 203.0.113.{}/32 dev lo", number % 250))?,
@@ -208,12 +206,13 @@ fn after(call: &Call, mutation: &str, answer: &mut Answer) -> std::io::Result<()
         "leaves-route-out" if is("ADD") && !failed => inside("ip route del 192.0.2.0/24")?,
         "makes-interface-twice" if is("ADD") && !failed => inside("ip link add extra0 type bridge")?,
         "touches-others" if is("DEL") => ip("link set vh2 down")?,
-        "crashes-on-empty" if call.stdin.is_empty() && !is("VERSION") => {
-            *answer = Answer { code: 2, stdout: vec![] };
-        }
         _ => {}
     }
     Ok(())
+}
+
+fn mappings(conf: &mut Value) -> impl Iterator<Item = &mut Value> {
+    conf["runtimeConfig"]["portMappings"].as_array_mut().into_iter().flatten()
 }
 
 fn netns() -> String {

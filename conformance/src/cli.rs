@@ -1,11 +1,12 @@
 //! The command line.
 
 use crate::cases;
+use crate::compare::{self, Comparison, compare};
 use crate::report::{self, Ending, Report};
 use crate::suite::expect::Expectations;
 use crate::suite::run::{Record, plan, run};
 use crate::suite::subject::{KNOWN, Subject};
-use crate::suite::{Case, apart};
+use crate::suite::{Case, Role, apart};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fs;
@@ -26,6 +27,9 @@ struct Cli {
 enum Command {
     /// Tries every case on every plugin. Exit code 0: all as expected, 1: deviations, 2: could not run.
     Run(RunArgs),
+    /// Puts the same configs through the plugins of two folders and tells what differs. Exit code 0: nothing but what is known,
+    /// 1: differences, 2: could not run.
+    Compare(CompareArgs),
     /// Lists the cases.
     List,
 }
@@ -44,6 +48,9 @@ struct RunArgs {
     /// Only cases of this ID or PLUGIN/ID; `*` stands for any text; may be repeated.
     #[arg(long, value_name = "PATTERN")]
     filter: Vec<String>,
+    /// Each case in the newest version alone that it is for, not in every one.
+    #[arg(long)]
+    newest: bool,
     /// Known deviations: a line `PLUGIN/CASE REASON` for each.
     #[arg(long, value_name = "FILE")]
     expect: Option<PathBuf>,
@@ -56,6 +63,28 @@ struct RunArgs {
     /// Also writes a page to read in a browser.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct CompareArgs {
+    /// A folder of plugins; to be given twice.
+    #[arg(long, value_name = "DIR", required = true)]
+    plugin_dir: Vec<PathBuf>,
+    /// Only this plugin; may be repeated. Without it, all that are in both folders and have a known name.
+    #[arg(long, value_name = "NAME")]
+    plugin: Vec<String>,
+    /// As for `run`.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Only these PLUGIN/CONFIG; `*` stands for any text; may be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    filter: Vec<String>,
+    /// Known differences: a line `PLUGIN/CONFIG:ASPECT REASON` for each.
+    #[arg(long, value_name = "FILE")]
+    known: Option<PathBuf>,
+    /// All as JSON, not what differs as text.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -86,6 +115,7 @@ pub fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Run(args) => run_command(&args),
+        Command::Compare(args) => compare_command(&args),
         Command::List => list().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
@@ -118,7 +148,13 @@ fn run_command(args: &RunArgs) -> io::Result<ExitCode> {
         .transpose()?;
     apart::enter(&[&dir])?;
     let subjects = subjects(&dir, &args.plugin, config.as_deref())?;
-    let units = plan(&subjects, &cases::all(), &args.filter);
+    let mut cases = cases::all();
+    if args.newest {
+        for case in &mut cases {
+            case.each = false;
+        }
+    }
+    let units = plan(&subjects, &cases, &args.filter);
     if units.is_empty() {
         return Err(io::Error::other("no case is for these plugins and filters"));
     }
@@ -130,7 +166,7 @@ fn run_command(args: &RunArgs) -> io::Result<ExitCode> {
     progress.end();
     let names: Vec<String> = results.iter().map(|record| record.name.clone()).collect();
     // Part of a run says nothing about the rest of the expectations.
-    let whole = args.filter.is_empty() && args.plugin.is_empty();
+    let whole = args.filter.is_empty() && args.plugin.is_empty() && !args.newest;
     let unused = if whole { known.unused(&names).into_iter().map(str::to_owned).collect() } else { vec![] };
     let report = Report::new(&dir, &subjects, unused, results);
     let text = match args.format {
@@ -147,6 +183,46 @@ fn run_command(args: &RunArgs) -> io::Result<ExitCode> {
         Ending::AsExpected => ExitCode::SUCCESS,
         Ending::Deviations => ExitCode::FAILURE,
         Ending::CouldNotRun => ExitCode::from(COULD_NOT_RUN),
+    })
+}
+
+fn compare_command(args: &CompareArgs) -> io::Result<ExitCode> {
+    let [first, second] = args.plugin_dir.as_slice() else {
+        return Err(io::Error::other("--plugin-dir is to be given twice"));
+    };
+    let real = |dir: &Path| dir.canonicalize().map_err(|error| told(dir, &error));
+    let (first, second) = (real(first)?, real(second)?);
+    let known = args.known.as_deref().map(Expectations::read).transpose()?.unwrap_or_default();
+    let config = args
+        .config
+        .as_deref()
+        .map(|path| path.canonicalize().map_err(|error| told(path, &error)))
+        .transpose()?;
+    apart::enter(&[&first, &second])?;
+    let of = |dir: &Path| subjects(dir, &args.plugin, config.as_deref());
+    let (ours, theirs) = (of(&first)?, of(&second)?);
+    let other =
+        |one: &Subject| theirs.iter().find(|other| other.name == one.name && one.role != Role::Unknown);
+    let pairs: Vec<(Subject, Subject)> =
+        ours.iter().filter_map(|one| Some((one.clone(), other(one)?.clone()))).collect();
+    if pairs.is_empty() {
+        return Err(io::Error::other("no plugin that a config is known for is in both folders"));
+    }
+    std::panic::set_hook(Box::new(|_| ()));
+    let comparisons = compare(&pairs, &args.filter, &known);
+    let text = if args.json {
+        serde_json::to_string_pretty(&comparisons)? + "\n"
+    } else {
+        compare::table(&comparisons, &first.display().to_string(), &second.display().to_string())
+    };
+    io::stdout().write_all(text.as_bytes())?;
+    let unknown = |one: &Comparison| one.differences.iter().any(|difference| difference.reason.is_empty());
+    Ok(if comparisons.is_empty() || comparisons.iter().any(|one| !one.broken.is_empty()) {
+        ExitCode::from(COULD_NOT_RUN)
+    } else if comparisons.iter().any(unknown) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
     })
 }
 

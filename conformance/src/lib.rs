@@ -9,11 +9,13 @@
 //! * [`traffic`]: servers inside containers, and whom they see asking.
 //! * [`snapshot`]: what a machine holds, to compare before and after.
 //!
-//! `cni-conformance` is made of it too: [`suite`] judges any folder of plugins by [`cases`], and [`report`] tells.
+//! `cni-conformance` is made of it too: [`suite`] judges any folder of plugins by [`cases`], and [`report`] tells; [`compare`]
+//! puts two folders side by side.
 
 pub mod call;
 pub mod cases;
 pub mod cli;
+pub mod compare;
 pub mod faults;
 pub mod netns;
 pub mod race;

@@ -3,6 +3,7 @@
 use super::bed::Bed;
 use super::bed::Pod;
 use super::case::{Trouble, Verdict};
+use super::steps::Step;
 use super::subject::Role;
 use crate::expect;
 use crate::snapshot::{Snapshot, files, shaping};
@@ -18,6 +19,9 @@ impl Bed<'_> {
     /// What the host and the folder hold.
     #[must_use]
     pub fn look(&self) -> Look {
+        self.note(Step::shell(
+            "# the suite looks: ip -d addr; ip route; bridge vlan; nft list ruleset; tc qdisc; find \"$DIR\"",
+        ));
         let host = Snapshot::take();
         let mut lines: Vec<String> = Vec::new();
         lines.extend(host.links.iter().map(|(name, text)| format!("link {name}: {text}")));
