@@ -5,20 +5,19 @@
 //! * [`Container`]: a namespace to attach, valid as `CNI_NETNS`.
 //! * [`Call`]: one run of a plugin; a failed expectation shows everything that went in, came out and is there.
 //! * [`faults`]: each system call of a call can kill it, or fail.
-//! * [`race`]: several implementations do the same calls in turns, timed.
 //! * [`traffic`]: servers inside containers, and whom they see asking.
 //! * [`snapshot`]: what a machine holds, to compare before and after.
 //!
 //! `cni-conformance` is made of it too: [`suite`] judges any folder of plugins by [`cases`], and [`report`] tells; [`compare`]
-//! puts two folders side by side.
+//! puts two folders side by side, and [`bench`] times them.
 
+pub mod bench;
 pub mod call;
 pub mod cases;
 pub mod cli;
 pub mod compare;
 pub mod faults;
 pub mod netns;
-pub mod race;
 pub mod report;
 pub mod snapshot;
 pub mod suite;

@@ -147,6 +147,55 @@ fn a_folder_compared_with_itself_has_no_differences() {
 }
 
 #[test]
+fn bench_tells_of_all_who_take_part() {
+    let page = tempfile::NamedTempFile::new().unwrap();
+    let mut command = Command::new(program());
+    command.args(["bench", "--plugin-dir"]).arg(bin_dir()).args(["--vs", "/usr/lib/cni", "--floor"]);
+    command.args([
+        "--filter",
+        "bridge/plain",
+        "--filter",
+        "loopback/*",
+        "--filter",
+        "host-local/0-*",
+        "--filter",
+        "host-local/1000-*",
+    ]);
+    command.args(["--runs", "5", "--parallel", "1,3", "--html"]).arg(page.path());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let rows: Vec<Vec<String>> = text.lines().map(cells).collect();
+    let times =
+        rows.iter().find(|row| row.get(1..4) == Some(&["bridge/plain", "3", "DEL"].map(str::to_owned)[..]));
+    let times = times.unwrap_or_else(|| panic!("{text}"));
+    // A, B, the floor, and B and the floor ÷ A: each is a number.
+    assert_eq!(times.len(), 10, "{times:?}");
+    for cell in &times[4..9] {
+        let first = cell.split(' ').next().unwrap();
+        assert!(first.parse::<f64>().unwrap() > 0.0, "{times:?}");
+    }
+    // The floor does not do loopback.
+    assert!(
+        rows.iter()
+            .any(|row| row.get(1).is_some_and(|name| name == "loopback/plain")
+                && row.contains(&"–".to_owned()))
+    );
+    // System calls, programs and memory of an ADD: bridge starts one program, host-local.
+    let cost = rows
+        .iter()
+        .rfind(|row| row.get(1..3) == Some(&["bridge/plain", "ADD"].map(str::to_owned)[..]))
+        .unwrap();
+    let numbers: Vec<usize> = cost[3].split(" / ").map(|one| one.parse().unwrap()).collect();
+    assert!(numbers[0] > 100 && numbers[1] == 1 && numbers[2] > 500, "{cost:?}");
+    let page = std::fs::read_to_string(page.path()).unwrap();
+    // Distributions and latency of each, for two verbs; and the cost against leases.
+    assert_eq!(page.matches("<svg").count(), (1 + 1 + 2) * 4 + 2);
+    assert!(!page.contains("NaN") && page.contains("leases held"));
+}
+
+#[test]
 fn cases_can_be_done_by_hand() {
     let words = [
         "--plugin",

@@ -1,8 +1,7 @@
-//! Times `portmap`, ours and the reference's in turn, and what a connection pays for the mappings beside it.
+//! What a connection to a hostPort pays for the mappings beside it, for ours (both back ends) and the reference plugin.
 //!
-//! `bench-portmap OURS-DIR REFERENCE-DIR`, in a network namespace of its own.
+//! `bench-hostports OURS-DIR REFERENCE-DIR`, in a network namespace of its own.
 
-use cni_conformance::race;
 use cni_conformance::traffic::{Transport, ask, serve};
 use cni_conformance::{Call, Container, Host};
 use serde_json::{Value, json};
@@ -12,9 +11,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const PORTS: [u16; 3] = [1, 5, 20];
-const ROUNDS: usize = 40;
-const VERBS: [&str; 2] = ["ADD", "DEL"];
 /// Attachments of twenty ports each, for the connections.
 const CROWD: usize = 250;
 const WHILE: Duration = Duration::from_secs(3);
@@ -78,7 +74,7 @@ impl Bed {
 fn main() -> std::io::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [ours, reference] = words.as_slice() else {
-        return Err(Error::other("usage: bench-portmap OURS-DIR REFERENCE-DIR"));
+        return Err(Error::other("usage: bench-hostports OURS-DIR REFERENCE-DIR"));
     };
     let side = |name, plugins: &String, backend| Side { name, plugins: plugins.into(), backend };
     let sides = [
@@ -87,25 +83,7 @@ fn main() -> std::io::Result<()> {
         side("reference", reference, "iptables"),
     ];
     let mut out = std::io::stdout().lock();
-    times(&sides, &mut out)?;
     connections(&sides, &mut out)
-}
-
-fn times(sides: &[Side; 3], out: &mut impl Write) -> std::io::Result<()> {
-    let bed = Bed::new();
-    let head = sides.each_ref().map(|side| side.name).join(" | ");
-    writeln!(out, "Milliseconds, median / 95th percentile of {ROUNDS}; system calls / programs\n")?;
-    writeln!(out, "| ports | verb | {head} | reference ÷ ours, nftables |\n|---|---|---|---|---|---|")?;
-    for count in PORTS {
-        let calls =
-            sides.each_ref().map(|side| |verb: &str| bed.call(side, verb, "timed", 8000..8000 + count));
-        let racers = calls.each_ref().map(|call| race::Side { call, after: &|_| {} });
-        for (verb, found) in VERBS.iter().zip(race::race(&racers, &VERBS, ROUNDS)) {
-            let ratio = found[2].median() / found[0].median();
-            writeln!(out, "| {count} | {verb} | {} | {} | {} | {ratio:.1} |", found[0], found[1], found[2])?;
-        }
-    }
-    Ok(())
 }
 
 fn connections(sides: &[Side; 3], out: &mut impl Write) -> std::io::Result<()> {
