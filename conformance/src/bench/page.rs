@@ -3,10 +3,9 @@
 use super::contest::{Contest, Entrant};
 use super::measure::{Measured, VERBS};
 use super::{plots, stats};
-use maud::{DOCTYPE, Markup, PreEscaped, html as markup};
+use crate::report::document;
+use maud::{Markup, PreEscaped, html as markup};
 use std::io;
-
-const STYLE: &str = include_str!("../report/page.css");
 
 /// The page: how the entrants stand to each other, then plots and numbers of each config.
 ///
@@ -29,24 +28,12 @@ pub fn page(entrants: &[Entrant], measured: &[(Contest, Measured)], machine: &st
         }
         sections.push(figures(&contest.name, plots));
     }
-    let page = markup! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { "CNI plugins, how long they take" }
-                style { (PreEscaped(STYLE)) ".plots { display: flex; flex-wrap: wrap; gap: .6rem; } .plots svg { max-width: 100%; height: auto; border-radius: .3rem; }" }
-            }
-            body {
-                header { h1 { "How long CNI plugins take" } p { (machine) } }
-                (overview(entrants, measured))
-                @for section in &sections { (section) }
-            }
-        }
+    let body = markup! {
+        header { h1 { "How long CNI plugins take" } p { (machine) } }
+        (overview(entrants, measured))
+        @for section in &sections { (section) }
     };
-    Ok(page.into_string())
+    Ok(document("How long CNI plugins take", &body))
 }
 
 fn figures(title: &str, plots: Vec<String>) -> Markup {

@@ -20,8 +20,9 @@ mod results;
 mod status;
 mod version;
 
-use crate::suite::Case;
-use serde_json::Value;
+use crate::suite::bed::NETWORK;
+use crate::suite::{Bed, Case, Pod, Verdict};
+use serde_json::{Value, json};
 
 /// All of them.
 #[must_use]
@@ -72,6 +73,20 @@ fn list(value: &Value) -> &[Value] {
 fn first_address(result: &Value) -> String {
     let first = addresses(result).into_iter().next().unwrap_or_default();
     first.split('/').next().unwrap_or_default().to_owned()
+}
+
+/// `address` answers the container.
+fn pings(bed: &Bed, pod: &Pod, address: &str) -> Verdict {
+    let answer = bed.try_inside(pod, "ping", &format!("-c 1 -W 3 {address}"));
+    crate::expect!(answer.is_ok(), format!("an answer of {address}"), "{answer:?}");
+    Ok(())
+}
+
+/// A config of the bridge of the subject's folder, for what a chained plugin is put behind.
+fn bridge_before(bed: &Bed) -> Value {
+    let ranges = json!([[{"subnet": "10.87.0.0/24"}]]);
+    json!({"cniVersion": bed.version, "name": NETWORK, "type": "bridge", "bridge": "br7", "isGateway": true,
+           "ipam": {"type": "host-local", "dataDir": bed.dir().join("leases"), "ranges": ranges}})
 }
 
 #[cfg(test)]

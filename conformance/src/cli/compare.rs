@@ -1,6 +1,6 @@
 //! `compare`.
 
-use super::{COULD_NOT_RUN, read_known, real, subjects};
+use super::{COULD_NOT_RUN, Selection, read_known, real, subjects};
 use crate::compare::{self, Comparison, compare};
 use crate::suite::subject::Subject;
 use crate::suite::{Role, apart};
@@ -14,15 +14,9 @@ pub(super) struct CompareArgs {
     /// A folder of plugins; to be given twice.
     #[arg(long, value_name = "DIR", required = true)]
     plugin_dir: Vec<PathBuf>,
-    /// Only this plugin; may be repeated. Without it, all that are in both folders and have a known name.
-    #[arg(long, value_name = "NAME")]
-    plugin: Vec<String>,
-    /// As for `run`.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Only these PLUGIN/CONFIG; `*` stands for any text; may be repeated.
-    #[arg(long, value_name = "PATTERN")]
-    filter: Vec<String>,
+    /// `--filter` is about configs: PLUGIN/CONFIG.
+    #[command(flatten)]
+    only: Selection,
     /// Known differences: a line `PLUGIN/CONFIG:ASPECT REASON` for each.
     #[arg(long, value_name = "FILE")]
     known: Option<PathBuf>,
@@ -37,9 +31,9 @@ pub(super) fn compare_command(args: &CompareArgs) -> io::Result<ExitCode> {
     };
     let (first, second) = (real(first)?, real(second)?);
     let known = read_known(args.known.as_deref())?;
-    let config = args.config.as_deref().map(real).transpose()?;
+    let config = args.only.config.as_deref().map(real).transpose()?;
     apart::enter(&[&first, &second])?;
-    let of = |dir: &Path| subjects(dir, &args.plugin, config.as_deref());
+    let of = |dir: &Path| subjects(dir, &args.only.plugin, config.as_deref());
     let (ours, theirs) = (of(&first)?, of(&second)?);
     let other =
         |one: &Subject| theirs.iter().find(|other| other.name == one.name && one.role != Role::Unknown);
@@ -49,7 +43,7 @@ pub(super) fn compare_command(args: &CompareArgs) -> io::Result<ExitCode> {
         return Err(io::Error::other("no plugin that a config is known for is in both folders"));
     }
     std::panic::set_hook(Box::new(|_| ()));
-    let comparisons = compare(&pairs, &args.filter, &known);
+    let comparisons = compare(&pairs, &args.only.filter, &known);
     let text = if args.json {
         serde_json::to_string_pretty(&comparisons)? + "\n"
     } else {

@@ -9,7 +9,7 @@ use crate::suite::Case;
 use crate::suite::expect::Expectations;
 use crate::suite::run::Record;
 use crate::suite::subject::{KNOWN, Subject};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -37,6 +37,20 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Lists the cases.
     List,
+}
+
+/// What is meant of a folder.
+#[derive(Args)]
+struct Selection {
+    /// Only this plugin; may be repeated. Without it, all that are there and have a known name.
+    #[arg(long, value_name = "NAME")]
+    plugin: Vec<String>,
+    /// A plugin's config, a list of them, or a network's: what the plugins are tried with. `$DIR` in it becomes a folder for state.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Only what has this name; `*` stands for any text; may be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    filter: Vec<String>,
 }
 
 /// What could not be run.

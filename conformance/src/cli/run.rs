@@ -1,6 +1,6 @@
 //! `run`.
 
-use super::{COULD_NOT_RUN, Progress, create, read_known, real, subjects};
+use super::{COULD_NOT_RUN, Progress, Selection, create, read_known, real, subjects};
 use crate::cases;
 use crate::report::{self, Ending, Report};
 use crate::suite::apart;
@@ -15,15 +15,9 @@ pub(super) struct RunArgs {
     /// The folder of the plugins and their delegates.
     #[arg(long, value_name = "DIR")]
     plugin_dir: PathBuf,
-    /// Only this plugin; may be repeated. Without it, all in the folder whose names are known.
-    #[arg(long, value_name = "NAME")]
-    plugin: Vec<String>,
-    /// A plugin's config, a list of them, or a network's: what the plugins are tried with. `$DIR` in it becomes a folder for state.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Only cases of this ID or PLUGIN/ID; `*` stands for any text; may be repeated.
-    #[arg(long, value_name = "PATTERN")]
-    filter: Vec<String>,
+    /// `--filter` is about cases: their IDs, or PLUGIN/ID.
+    #[command(flatten)]
+    only: Selection,
     /// Each case in the newest version alone that it is for, not in every one.
     #[arg(long)]
     newest: bool,
@@ -57,16 +51,16 @@ pub(super) fn run_command(args: &RunArgs) -> io::Result<ExitCode> {
     let dir = real(&args.plugin_dir)?;
     let known = read_known(args.expect.as_deref())?;
     let html = args.html.as_deref().map(create).transpose()?;
-    let config = args.config.as_deref().map(real).transpose()?;
+    let config = args.only.config.as_deref().map(real).transpose()?;
     apart::enter(&[&dir])?;
-    let subjects = subjects(&dir, &args.plugin, config.as_deref())?;
+    let subjects = subjects(&dir, &args.only.plugin, config.as_deref())?;
     let mut cases = cases::all();
     if args.newest {
         for case in &mut cases {
             case.each = false;
         }
     }
-    let units = plan(&subjects, &cases, &args.filter);
+    let units = plan(&subjects, &cases, &args.only.filter);
     if units.is_empty() {
         return Err(io::Error::other("no case is for these plugins and filters"));
     }
@@ -78,7 +72,7 @@ pub(super) fn run_command(args: &RunArgs) -> io::Result<ExitCode> {
     progress.end();
     let names: Vec<String> = results.iter().map(|record| record.name.clone()).collect();
     // Part of a run says nothing about the rest of the expectations.
-    let whole = args.filter.is_empty() && args.plugin.is_empty() && !args.newest;
+    let whole = args.only.filter.is_empty() && args.only.plugin.is_empty() && !args.newest;
     let unused = if whole { known.unused(&names).into_iter().map(str::to_owned).collect() } else { vec![] };
     let report = Report::new(&dir, &subjects, unused, results);
     let text = match args.format {

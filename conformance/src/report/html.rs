@@ -11,6 +11,22 @@ const SCRIPT: &str = include_str!("page.js");
 /// The page: how many ended how, filters, and each run of a case, which unfolds.
 #[must_use]
 pub fn html(report: &Report) -> String {
+    let body = markup! {
+        header {
+            h1 { "CNI conformance" }
+            p { code { (report.plugin_dir) } ", Linux " (report.kernel) ", " (report.results.len()) " runs of cases" }
+        }
+        (overview(report))
+        (filters(report))
+        main id="results" { @for record in &report.results { (result(record)) } }
+        script { (PreEscaped(SCRIPT)) }
+    };
+    document(&format!("CNI conformance: {}", report.plugin_dir), &body)
+}
+
+/// A page of our looks, with everything in it.
+#[must_use]
+pub fn document(title: &str, body: &Markup) -> String {
     let page = markup! {
         (DOCTYPE)
         html lang="en" {
@@ -18,19 +34,10 @@ pub fn html(report: &Report) -> String {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { "CNI conformance: " (report.plugin_dir) }
+                title { (title) }
                 style { (PreEscaped(STYLE)) }
             }
-            body {
-                header {
-                    h1 { "CNI conformance" }
-                    p { code { (report.plugin_dir) } ", Linux " (report.kernel) ", " (report.results.len()) " runs of cases" }
-                }
-                (overview(report))
-                (filters(report))
-                main id="results" { @for record in &report.results { (result(record)) } }
-                script { (PreEscaped(SCRIPT)) }
-            }
+            body { (body) }
         }
     };
     page.into_string()

@@ -10,7 +10,7 @@ use crate::suite::subject::Subject;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-pub use html::html;
+pub use html::{document, html};
 pub use junit::junit;
 pub use table::{summary, table};
 pub use tap::tap;

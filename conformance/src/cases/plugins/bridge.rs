@@ -1,7 +1,7 @@
 //! `bridge` (<https://www.cni.dev/plugins/current/main/bridge/>).
 
 use crate::cases::check::broken;
-use crate::cases::{first_address, list};
+use crate::cases::{first_address, list, pings};
 use crate::expect;
 use crate::suite::{Ask, Bed, Case, On, Pod, Trouble, Verdict, convention, must, should};
 use serde_json::{Value, json};
@@ -291,12 +291,6 @@ pub const CASES: &[Case] = &[
         broken_by(bed, |bed| bed.run("sh", &["-c", "echo 0 >/proc/sys/net/ipv4/ip_forward"]))
     }),
 ];
-
-fn pings(bed: &Bed, pod: &Pod, address: &str) -> Verdict {
-    let answer = bed.try_inside(pod, "ping", &format!("-c 1 -W 3 {address}"));
-    expect!(answer.is_ok(), format!("an answer of {address}"), "{answer:?}");
-    Ok(())
-}
 
 fn layer2<'a>(bed: &'a Bed<'_>, verb: &str, pod: &Pod) -> Ask<'a> {
     bed.ask(verb, pod).unset("ipam").set("/isGateway", false).set("/ipMasq", false)

@@ -1,6 +1,6 @@
 //! `macvlan` (<https://www.cni.dev/plugins/current/main/macvlan/>).
 
-use crate::cases::{first_address, list};
+use crate::cases::{first_address, list, pings};
 use crate::expect;
 use crate::suite::{Case, On, must};
 use serde_json::json;
@@ -51,8 +51,6 @@ pub const CASES: &[Case] = &[
         let ask = |pod| bed.ask("ADD", pod).set("/ipam/routes", json!([]));
         bed.added(&one, ask(&one))?;
         let result = bed.added(&other, ask(&other))?;
-        let answer = bed.try_inside(&one, "ping", &format!("-c 1 -W 3 {}", first_address(&result)));
-        expect!(answer.is_ok(), "an answer", "{answer:?}");
-        Ok(())
+        pings(bed, &one, &first_address(&result))
     }),
 ];

@@ -1,5 +1,6 @@
 //! `portmap` (<https://www.cni.dev/plugins/current/meta/portmap/>), by real connections.
 
+use crate::cases::bridge_before;
 use crate::expect;
 use crate::suite::{Ask, Bed, Case, On, Pod, Trouble, Verdict, convention, must, should};
 use crate::traffic::{Transport, ask_at, serve_in};
@@ -18,40 +19,45 @@ const fn portmap(case: Case) -> Case {
 }
 
 pub const CASES: &[Case] = &[
-    portmap(must("portmap.outside", OPTIONS, "hostPort: somebody outside reaches the container by the host's address")).check(|bed| {
-        reached(bed, Transport::Tcp, |_, world| Some((world, HOST)), |ask| ask)
-    }),
-    portmap(must("portmap.host", OPTIONS, "hostPort: the host reaches the container by its own address")).check(|bed| {
-        reached(bed, Transport::Tcp, |_, _| Some((None, HOST)), |ask| ask)
-    }),
-    portmap(must("portmap.localhost", OPTIONS, "hostPort: the host reaches the container by 127.0.0.1")).check(|bed| {
-        reached(bed, Transport::Tcp, |_, _| Some((None, "127.0.0.1")), |ask| ask)
-    }),
-    portmap(must("portmap.itself", OPTIONS, "hostPort: the container reaches itself by the host's address")).check(|bed| {
-        reached(bed, Transport::Tcp, |pod, _| Some((Some(pod), HOST)), |ask| ask)
-    }),
-    portmap(must("portmap.udp", OPTIONS, "protocol udp: somebody outside reaches the container")).check(|bed| {
-        reached(bed, Transport::Udp, |_, world| Some((world, HOST)), |ask| ask.set(PROTOCOL, "udp"))
-    }),
+    portmap(must(
+        "portmap.outside",
+        OPTIONS,
+        "hostPort: somebody outside reaches the container by the host's address",
+    ))
+    .check(|bed| reached(bed, Transport::Tcp, |_, world| Some((world, HOST)), |ask| ask)),
+    portmap(must("portmap.host", OPTIONS, "hostPort: the host reaches the container by its own address"))
+        .check(|bed| reached(bed, Transport::Tcp, |_, _| Some((None, HOST)), |ask| ask)),
+    portmap(must("portmap.localhost", OPTIONS, "hostPort: the host reaches the container by 127.0.0.1"))
+        .check(|bed| reached(bed, Transport::Tcp, |_, _| Some((None, "127.0.0.1")), |ask| ask)),
+    portmap(must("portmap.itself", OPTIONS, "hostPort: the container reaches itself by the host's address"))
+        .check(|bed| reached(bed, Transport::Tcp, |pod, _| Some((Some(pod), HOST)), |ask| ask)),
+    portmap(must("portmap.udp", OPTIONS, "protocol udp: somebody outside reaches the container")).check(
+        |bed| reached(bed, Transport::Udp, |_, world| Some((world, HOST)), |ask| ask.set(PROTOCOL, "udp")),
+    ),
     portmap(must("portmap.host-ip", OPTIONS, "hostIP: the port is mapped on that address")).check(|bed| {
         reached(bed, Transport::Tcp, |_, world| Some((world, HOST)), |ask| ask.set(HOST_IP, HOST))
     }),
-    portmap(must("portmap.host-ip-other", OPTIONS, "hostIP: the port is not mapped on another address")).check(|bed| {
-        not_reached(bed, |ask| ask.set(HOST_IP, "198.51.100.2"))
-    }),
+    portmap(must("portmap.host-ip-other", OPTIONS, "hostIP: the port is not mapped on another address"))
+        .check(|bed| not_reached(bed, |ask| ask.set(HOST_IP, "198.51.100.2"))),
     portmap(must("portmap.host-ip-any", OPTIONS, "hostIP 0.0.0.0 is any address")).check(|bed| {
         reached(bed, Transport::Tcp, |_, world| Some((world, HOST)), |ask| ask.set(HOST_IP, "0.0.0.0"))
     }),
-    portmap(must("portmap.no-snat", OPTIONS, "snat false: somebody outside still reaches the container")).check(|bed| {
-        reached(bed, Transport::Tcp, |_, world| Some((world, HOST)), |ask| ask.set("/snat", false))
-    }),
+    portmap(must("portmap.no-snat", OPTIONS, "snat false: somebody outside still reaches the container"))
+        .check(|bed| {
+            reached(bed, Transport::Tcp, |_, world| Some((world, HOST)), |ask| ask.set("/snat", false))
+        }),
     portmap(must("portmap.deleted", "Section 2: DEL", "after DEL nobody reaches it")).check(|bed| {
         let (pod, world) = town(bed);
         bed.added(&pod, mapped(bed, "ADD", &pod))?;
         mapped(bed, "DEL", &pod).run().is_silent()?;
         nobody(&world)
     }),
-    portmap(must("portmap.deleted-dead", "Section 2: DEL", "after DEL of a dead container the port leads to its next holder")).check(|bed| {
+    portmap(must(
+        "portmap.deleted-dead",
+        "Section 2: DEL",
+        "after DEL of a dead container the port leads to its next holder",
+    ))
+    .check(|bed| {
         let (old, world) = town(bed);
         bed.added(&old, mapped(bed, "ADD", &old))?;
         bed.kill(&old);
@@ -61,15 +67,22 @@ pub const CASES: &[Case] = &[
         bed.added(&new, mapped(bed, "ADD", &new))?;
         answered(ask_from(Some(&world), Transport::Tcp, HOST).as_deref(), "new")
     }),
-    portmap(must("portmap.other-container", "Section 2: DEL", "DEL leaves the ports of others alone")).check(|bed| {
-        let (pod, world) = town(bed);
-        bed.added(&pod, mapped(bed, "ADD", &pod))?;
-        let other = bed.pod();
-        bed.add(&other)?;
-        bed.del(&other)?;
-        answered(ask_from(Some(&world), Transport::Tcp, HOST).as_deref(), "pod")
-    }),
-    portmap(must("portmap.none", OPTIONS, "without portMappings there is nothing to do: the result is prevResult")).check(|bed| {
+    portmap(must("portmap.other-container", "Section 2: DEL", "DEL leaves the ports of others alone")).check(
+        |bed| {
+            let (pod, world) = town(bed);
+            bed.added(&pod, mapped(bed, "ADD", &pod))?;
+            let other = bed.pod();
+            bed.add(&other)?;
+            bed.del(&other)?;
+            answered(ask_from(Some(&world), Transport::Tcp, HOST).as_deref(), "pod")
+        },
+    ),
+    portmap(must(
+        "portmap.none",
+        OPTIONS,
+        "without portMappings there is nothing to do: the result is prevResult",
+    ))
+    .check(|bed| {
         let pod = bed.pod();
         let before = bed.look();
         let ask = bed.ask("ADD", &pod).set("/runtimeConfig/portMappings", json!([]));
@@ -83,27 +96,40 @@ pub const CASES: &[Case] = &[
         if reply.0.is_ok() { Ok(()) } else { reply.fails().map(drop) }
     }),
     portmap(must("portmap.port-big", OPTIONS, "hostPort 65536 is an error")).check(|bed| {
-        bed.ask("ADD", &bed.pod()).set("/runtimeConfig/portMappings/0/hostPort", 65_536).run().fails().map(drop)
+        bed.ask("ADD", &bed.pod())
+            .set("/runtimeConfig/portMappings/0/hostPort", 65_536)
+            .run()
+            .fails()
+            .map(drop)
     }),
-    portmap(must("portmap.protocol-bad", OPTIONS, "a protocol that there is not is an error, and leaves nothing")).check(|bed| {
+    portmap(must(
+        "portmap.protocol-bad",
+        OPTIONS,
+        "a protocol that there is not is an error, and leaves nothing",
+    ))
+    .check(|bed| {
         bed.warm()?;
         let pod = bed.pod();
         let before = bed.look();
         bed.ask("ADD", &pod).set(PROTOCOL, "icmp").run().fails()?;
         bed.is_back_to(&before)
     }),
-    portmap(convention("portmap.host-ip-bad", ISSUES, "a hostIP that is none is an error that names it")).check(|bed| {
-        bed.ask("ADD", &bed.pod()).set(HOST_IP, "198.51.100.300").run().fails_naming(&["198.51.100.300"])
-    }),
-    portmap(convention("portmap.conflict", ISSUES, "a port that another container has is an error that names it, and stays where it is")).check(|bed| {
+    portmap(convention("portmap.host-ip-bad", ISSUES, "a hostIP that is none is an error that names it"))
+        .check(|bed| {
+            bed.ask("ADD", &bed.pod()).set(HOST_IP, "198.51.100.300").run().fails_naming(&["198.51.100.300"])
+        }),
+    portmap(convention(
+        "portmap.conflict",
+        ISSUES,
+        "a port that another container has is an error that names it, and stays where it is",
+    ))
+    .check(|bed| {
         // By the bridge of the folder: whether an attachment lives is told by what its plugin left.
         let containers = [bed.pod(), bed.pod()];
         let pods = containers.each_ref().map(|container| bed.second_interface(container, "eth7"));
         let mut results = Vec::new();
         for pod in &pods {
-            let conf = json!({"cniVersion": bed.version, "name": "net1", "type": "bridge", "bridge": "br7", "isGateway": true,
-                "ipam": {"type": "host-local", "dataDir": bed.dir().join("leases"), "ranges": [[{"subnet": "10.87.0.0/24"}]]}});
-            results.push(bed.ask_plugin("bridge", "ADD", conf, pod).run().succeeds()?);
+            results.push(bed.ask_plugin("bridge", "ADD", bridge_before(bed), pod).run().succeeds()?);
         }
         let ask = |n: usize| mapped(bed, "ADD", &pods[n]).set("/prevResult", results[n].clone());
         ask(0).run().succeeds()?;
@@ -113,7 +139,8 @@ pub const CASES: &[Case] = &[
     }),
     portmap(must("portmap.many", OPTIONS, "forty ports of one container")).check(|bed| {
         let pod = bed.pod();
-        let list: Vec<Value> = (0..40).map(|n| json!({"hostPort": 9000 + n, "containerPort": 80, "protocol": "tcp"})).collect();
+        let list: Vec<Value> =
+            (0..40).map(|n| json!({"hostPort": 9000 + n, "containerPort": 80, "protocol": "tcp"})).collect();
         let ask = |verb: &str| bed.ask(verb, &pod).set("/runtimeConfig/portMappings", json!(list));
         bed.added(&pod, ask("ADD"))?;
         ask("DEL").run().is_silent()
@@ -125,13 +152,19 @@ pub const CASES: &[Case] = &[
         bed.run("nft", &["flush", "ruleset"]);
         bed.ask("CHECK", &pod).run().fails().map(drop)
     }),
-    portmap(should("portmap.check-other", RULES, "CHECK sees that another port is wanted than is mapped")).check(|bed| {
-        let pod = bed.pod();
-        bed.add(&pod)?;
-        bed.check(&pod)?;
-        bed.ask("CHECK", &pod).set("/runtimeConfig/portMappings/0/hostPort", 4321).run().fails().map(drop)
-    }),
-    portmap(convention("portmap.del-unknowing", ISSUES, "DEL without portMappings removes them all the same")).check(|bed| {
+    portmap(should("portmap.check-other", RULES, "CHECK sees that another port is wanted than is mapped"))
+        .check(|bed| {
+            let pod = bed.pod();
+            bed.add(&pod)?;
+            bed.check(&pod)?;
+            bed.ask("CHECK", &pod).set("/runtimeConfig/portMappings/0/hostPort", 4321).run().fails().map(drop)
+        }),
+    portmap(convention(
+        "portmap.del-unknowing",
+        ISSUES,
+        "DEL without portMappings removes them all the same",
+    ))
+    .check(|bed| {
         bed.warm()?;
         let before = bed.look();
         let pod = bed.pod();

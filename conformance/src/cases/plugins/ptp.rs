@@ -1,8 +1,8 @@
 //! `ptp` (<https://www.cni.dev/plugins/current/main/ptp/>).
 
-use crate::cases::first_address;
+use crate::cases::{first_address, pings};
 use crate::expect;
-use crate::suite::{Bed, Case, On, Pod, Verdict, must};
+use crate::suite::{Case, On, must};
 use serde_json::json;
 
 const OPTIONS: &str = "ptp: Network configuration reference";
@@ -57,9 +57,3 @@ pub const CASES: &[Case] = &[
         Ok(())
     }),
 ];
-
-fn pings(bed: &Bed, pod: &Pod, address: &str) -> Verdict {
-    let answer = bed.try_inside(pod, "ping", &format!("-c 1 -W 3 {address}"));
-    expect!(answer.is_ok(), format!("an answer of {address}"), "{answer:?}");
-    Ok(())
-}
