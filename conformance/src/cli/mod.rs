@@ -81,8 +81,8 @@ pub fn main() -> ExitCode {
 
 fn list() -> io::Result<()> {
     let mut out = io::stdout().lock();
-    for Case { id, level, section, words, .. } in cases::all() {
-        writeln!(out, "{id:32} {:10} {section}: {words}", level.name())?;
+    for Case { id, level, section, words, versions: (first, last), .. } in cases::all() {
+        writeln!(out, "{id:32} {:10} {first}–{last}  {section}: {words}", level.name())?;
     }
     Ok(())
 }

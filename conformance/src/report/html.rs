@@ -15,6 +15,7 @@ pub fn html(report: &Report) -> String {
         header {
             h1 { "CNI conformance" }
             p { code { (report.plugin_dir) } ", Linux " (report.kernel) ", " (report.results.len()) " runs of cases" }
+            p { "Sections are those of specification 1.1.0 unless another is named." }
         }
         (overview(report))
         (filters(report))
@@ -97,7 +98,7 @@ fn result(record: &Record) -> Markup {
             }
             dl {
                 dt { "clause" } dd { (record.section) ": " (record.clause) }
-                dt { "spoken" } dd { "version " (record.version) ", " (record.milliseconds) " ms" }
+                dt { "versions" } dd { (record.versions.0) " to " (record.versions.1) "; spoken " (record.version) ", " (record.milliseconds) " ms" }
                 @if !record.expected.is_empty() { dt { "expected" } dd { pre { (record.expected) } } }
                 @if !record.seen.is_empty() { dt { "seen" } dd { pre { (record.seen) } } }
                 @if !record.reason.is_empty() { dt { "known" } dd { (record.reason) } }

@@ -49,6 +49,8 @@ pub struct Record {
     pub case: String,
     /// The version of the specification that was spoken.
     pub version: String,
+    /// The first and the last version that have the clause.
+    pub versions: (&'static str, &'static str),
     /// How much the clause binds.
     pub level: Level,
     /// Where the clause is.
@@ -163,6 +165,7 @@ impl Unit<'_> {
             plugin: self.subject.name.clone(),
             case: self.case.id.to_owned(),
             version: self.version.to_owned(),
+            versions: self.case.versions,
             level: self.case.level,
             section: self.case.section.to_owned(),
             clause: self.case.words.to_owned(),
