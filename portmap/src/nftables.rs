@@ -4,7 +4,7 @@
 //! table ip cni_portmap {                            # and the same as "ip6"
 //!     map ports     { tcp . 8080 comment "cni/NETWORK/CONTAINER/IFNAME" : goto pod-HASH }
 //!     map addresses { 192.0.2.1 . tcp . 8080 comment … : goto pod-HASH }             # with hostIP
-//!     chain prerouting, output {                    # nat hooks, priority dstnat
+//!     chain prerouting, output {                    # nat hooks, priority dstnat + 1
 //!         ip daddr . meta l4proto . th dport vmap @addresses
 //!         meta l4proto . th dport vmap @ports
 //!     }

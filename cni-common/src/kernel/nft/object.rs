@@ -147,9 +147,9 @@ pub enum End {
 pub enum Hook {
     /// NAT before a packet leaves, at `srcnat`'s priority.
     SourceNat,
-    /// NAT of what comes in, at `dstnat`'s priority.
+    /// NAT of what comes in, right behind `dstnat`'s priority: of two at the same, the one made last would come first.
     DestinationNat,
-    /// NAT of what the machine itself sends, at `dstnat`'s priority.
+    /// NAT of what the machine itself sends, right behind `dstnat`'s priority.
     OutputNat,
     /// A filter for what comes in, before connection tracking (`raw`).
     First,
@@ -286,8 +286,8 @@ const LINK_HEADER: u32 = 0;
 const NETWORK_HEADER: u32 = 1;
 /// `NFT_PAYLOAD_TRANSPORT_HEADER`
 const TRANSPORT_HEADER: u32 = 2;
-/// `NF_IP_PRI_NAT_DST`, as a number of netlink
-const DSTNAT: u32 = (-100i32).cast_unsigned();
+/// One behind `NF_IP_PRI_NAT_DST`, as a number of netlink
+const BEHIND_DSTNAT: u32 = (-99i32).cast_unsigned();
 /// `NF_IP_PRI_RAW`, as a number of netlink
 const RAW: u32 = (-300i32).cast_unsigned();
 /// `RTN_LOCAL`
@@ -320,8 +320,8 @@ pub(super) fn new_chain(family: Family, chain: &Chain) -> Message<NetfilterMessa
     if let Some(hook) = chain.hook {
         let (kind, number, priority) = match hook {
             Hook::SourceNat => ("nat", InetHookNumber::PostRouting, SRCNAT),
-            Hook::DestinationNat => ("nat", InetHookNumber::PreRouting, DSTNAT),
-            Hook::OutputNat => ("nat", InetHookNumber::LocalOut, DSTNAT),
+            Hook::DestinationNat => ("nat", InetHookNumber::PreRouting, BEHIND_DSTNAT),
+            Hook::OutputNat => ("nat", InetHookNumber::LocalOut, BEHIND_DSTNAT),
             Hook::First => ("filter", InetHookNumber::PreRouting, RAW),
             Hook::BridgePrerouting => ("filter", InetHookNumber::PreRouting, BRIDGE_FIRST),
             Hook::BridgeOutput => ("filter", InetHookNumber::LocalOut, BRIDGE_FILTER_OUT),
