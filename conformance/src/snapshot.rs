@@ -166,7 +166,11 @@ pub fn files(dir: &Path) -> BTreeMap<String, String> {
                 folders.push(path);
                 continue;
             }
-            let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let text = match std::fs::read(&path) {
+                // Gone between the listing and now.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                other => other.unwrap_or_else(|error| panic!("{}: {error}", path.display())),
+            };
             let name = path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().into_owned();
             found.insert(name, String::from_utf8_lossy(&text).into_owned());
         }

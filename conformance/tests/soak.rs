@@ -1,0 +1,342 @@
+//! A node's life, fast: containers come and go at once on bridge, host-local, portmap and bandwidth, as a runtime drives them, while plugins are
+//! killed, interfaces vanish, rules are flushed, the disk runs full, and others make links. A model knows what must hold.
+//!
+//! `SOAK_SECONDS` (20) says how long, `SOAK_SEED` (the time) what happens; a failure tells the seed.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail at any line")]
+
+use cni_common::invoke::PluginPath;
+use cni_common::runtime::{Cache, ConfList, Endpoint, Runtime};
+use cni_common::spec::{Attachment, ContainerId, Error, Success};
+use cni_conformance::{Container, Host, Snapshot, bin_dir, leases, raise_file_limit, write_file};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+use tempfile::TempDir;
+
+/// So many containers come and go at once.
+const SLOTS: usize = 32;
+/// How long what a killed plugin started may go on without it.
+const ORPHANS: Duration = Duration::from_millis(400);
+
+/// Numbers that look random (xorshift), the same for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % sides
+    }
+}
+
+/// The node, and what the model knows of it.
+struct Node {
+    dir: TempDir,
+    runtime: Runtime,
+    list: ConfList,
+    /// Who has an address, as ADD told.
+    addresses: Mutex<BTreeMap<IpAddr, usize>>,
+    /// How often rules were flushed: what was added before is damaged.
+    flushes: AtomicU64,
+    /// Held for reading by whoever works, for writing by whoever damages everything.
+    quiet: RwLock<()>,
+    over: AtomicBool,
+    done: AtomicUsize,
+    killed: AtomicUsize,
+}
+
+/// A container's attachment as its slot knows it.
+enum State {
+    Gone,
+    There {
+        result: Success,
+        flushes: u64,
+        damaged: bool,
+    },
+    /// An operation failed because something was killed, or the disk was full.
+    Unsure,
+}
+
+impl Node {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("leases");
+        std::fs::create_dir(&data).unwrap();
+        mount(Some("tmpfs"), &data, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
+        let list = json!({"cniVersion": "1.1.0", "name": "soak", "plugins": [
+            {"type": "bridge", "bridge": "soak0", "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true,
+             "ipam": {"type": "host-local", "dataDir": data, "ranges": [[{"subnet": "10.77.0.0/24"}], [{"subnet": "fd00:77::/64"}]]}},
+            {"type": "portmap", "capabilities": {"portMappings": true}},
+            {"type": "bandwidth", "capabilities": {"bandwidth": true}}]});
+        let runtime = Runtime {
+            path: PluginPath::of_dirs(&[bin_dir()]),
+            cache: Some(Cache::new(&dir.path().join("cache"))),
+            timeout: Some(Duration::from_secs(60)),
+        };
+        Self {
+            list: ConfList::parse(list.to_string().as_bytes()).unwrap(),
+            runtime,
+            dir,
+            addresses: Mutex::default(),
+            flushes: AtomicU64::new(0),
+            quiet: RwLock::default(),
+            over: AtomicBool::new(false),
+            done: AtomicUsize::new(0),
+            killed: AtomicUsize::new(0),
+        }
+    }
+
+    fn endpoint(id: &str, slot: usize, netns: String) -> Endpoint {
+        let limits = json!({"ingressRate": 80_000_000, "ingressBurst": 8_000_000, "egressRate": 80_000_000, "egressBurst": 8_000_000});
+        let ports = json!([{"hostPort": 20_000 + slot, "containerPort": 80, "protocol": "tcp"}]);
+        Endpoint {
+            container_id: ContainerId::try_from(id).unwrap(),
+            netns,
+            ifname: "eth0".try_into().unwrap(),
+            args: vec![],
+            capabilities: json!({"bandwidth": limits, "portMappings": ports}).as_object().unwrap().clone(),
+            result: None,
+        }
+    }
+
+    /// What there is of a container, but for its own namespace.
+    fn remains(&self, id: &str) -> Vec<String> {
+        let owner = format!("cni/soak/{id}/");
+        let now = Snapshot::take();
+        let links = now.links.into_iter().filter(|(_, text)| text.contains(&owner)).map(|(name, _)| name);
+        let rules =
+            now.rules.lines().filter(|line| line.contains(&owner)).map(str::to_owned).collect::<Vec<_>>();
+        let files = leases(&self.dir.path().join("leases"));
+        let leases =
+            files.into_iter().filter(|(_, text)| text.lines().next() == Some(id)).map(|(name, _)| name);
+        links.chain(rules).chain(leases).collect()
+    }
+}
+
+/// Whether something outside explains that an operation failed.
+fn is_excused(error: &Error) -> bool {
+    let text = format!("{} {}", error.msg(), error.cause());
+    ["signal 9", "No space left", "was killed"].iter().any(|word| text.contains(word))
+}
+
+/// One slot: a container after the other, until it is over.
+fn live(node: &Node, slot: usize, seed: u64) {
+    let mut dice = Dice(seed ^ (slot as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let id = format!("c{slot}");
+    let mut container = Container::new();
+    let mut state = State::Gone;
+    while !node.over.load(Ordering::Relaxed) {
+        let _working = node.quiet.read().unwrap();
+        let endpoint = Node::endpoint(&id, slot, container.path());
+        node.done.fetch_add(1, Ordering::Relaxed);
+        state = match state {
+            State::Gone if dice.roll(10) > 0 => added(node, slot, &endpoint),
+            State::There { result, flushes, damaged } => match dice.roll(10) {
+                0..4 => {
+                    check(
+                        node,
+                        &endpoint,
+                        &result,
+                        damaged || flushes != node.flushes.load(Ordering::Relaxed),
+                    );
+                    State::There { result, flushes, damaged }
+                }
+                4 => {
+                    drop(container.try_run("ip", &["link", "del", "eth0"]));
+                    State::There { result, flushes, damaged: true }
+                }
+                5 => {
+                    // It dies. DEL comes later, with a path that leads nowhere.
+                    container = Container::new();
+                    deleted(node, slot, &Node::endpoint(&id, slot, "/run/netns/gone".into()), &mut dice)
+                }
+                _ => deleted(node, slot, &endpoint, &mut dice),
+            },
+            State::Gone | State::Unsure => deleted(node, slot, &endpoint, &mut dice),
+        };
+    }
+    let _working = node.quiet.read().unwrap();
+    deleted(node, slot, &Node::endpoint(&id, slot, container.path()), &mut dice);
+}
+
+fn added(node: &Node, slot: usize, endpoint: &Endpoint) -> State {
+    let flushes = node.flushes.load(Ordering::Relaxed);
+    match node.runtime.add(&node.list, endpoint) {
+        Ok(result) => {
+            let mut addresses = node.addresses.lock().unwrap();
+            for ip in &result.ips {
+                let other = addresses.insert(ip.address.addr(), slot);
+                assert!(other.is_none(), "{} for c{slot} is c{}'s", ip.address, other.unwrap_or_default());
+            }
+            State::There { result, flushes, damaged: false }
+        }
+        Err(error) => {
+            assert!(is_excused(&error), "ADD of c{slot}: {} {}", error.msg(), error.cause());
+            std::thread::sleep(ORPHANS);
+            State::Unsure
+        }
+    }
+}
+
+fn check(node: &Node, endpoint: &Endpoint, result: &Success, damaged: bool) {
+    let endpoint = Endpoint { result: Some(result.clone()), ..endpoint.clone() };
+    if let Err(error) = node.runtime.check(&node.list, &endpoint) {
+        let text = format!("CHECK of {}: {} {}", endpoint.container_id, error.msg(), error.cause());
+        assert!(damaged || is_excused(&error), "{text}");
+    }
+}
+
+/// DEL, as often as it takes: only what is killed in the middle may fail. Then nothing is there.
+fn deleted(node: &Node, slot: usize, endpoint: &Endpoint, dice: &mut Dice) -> State {
+    node.addresses.lock().unwrap().retain(|_, holder| *holder != slot);
+    for _ in 0..50 {
+        match node.runtime.del(&node.list, endpoint) {
+            Ok(()) => {
+                if dice.roll(8) == 0 {
+                    let left = node.remains(endpoint.container_id.as_str());
+                    assert!(left.is_empty(), "DEL of c{slot} left {left:?}");
+                }
+                return State::Gone;
+            }
+            Err(error) => {
+                assert!(is_excused(&error), "DEL of c{slot}: {} {}", error.msg(), error.cause());
+                std::thread::sleep(ORPHANS);
+            }
+        }
+    }
+    panic!("DEL of c{slot} fails for ever");
+}
+
+/// Ends one of the plugins that this process runs now, or of their delegates.
+fn kill_one(node: &Node, dice: &mut Dice) {
+    let (me, bin) = (std::process::id().to_string(), bin_dir().canonicalize().unwrap());
+    let mut plugins = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let pid = entry.file_name().to_string_lossy().into_owned();
+        let program = std::fs::read_link(entry.path().join("exe")).unwrap_or_default();
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(") ").and_then(|(_, tail)| tail.split(' ').nth(1));
+        // Between fork and exec a child is still this test.
+        if program.parent() == Some(&bin) {
+            plugins.insert(pid, parent.unwrap_or_default().to_owned());
+        }
+    }
+    let is_ours = |parent: &String| *parent == me || plugins.get(parent) == Some(&me);
+    let found =
+        plugins.iter().filter(|(_, parent)| is_ours(parent)).filter_map(|(pid, _)| pid.parse::<i32>().ok());
+    let found: Vec<i32> = found.collect();
+    if !found.is_empty() {
+        let pid = found[usize::try_from(dice.roll(found.len() as u64)).unwrap()];
+        // It may have ended just now.
+        if kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok() {
+            node.killed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What happens to the node meanwhile.
+fn trouble(node: &Node, seed: u64) {
+    let mut dice = Dice(seed | 1);
+    let run = |program: &str, args: &[&str]| drop(Command::new(program).args(args).output());
+    let mut turn = 0_u64;
+    while !node.over.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(20 + dice.roll(60)));
+        turn += 1;
+        match turn % 100 {
+            25 => {
+                // Somebody cleans up too much. What is being added meanwhile would be damaged unnoticed, so nobody works then.
+                let _quiet = node.quiet.write().unwrap();
+                run("nft", &["flush", "ruleset"]);
+                node.flushes.fetch_add(1, Ordering::Relaxed);
+            }
+            50 => {
+                let filler = node.dir.path().join("leases/filler");
+                write_file(&filler, [], 0o600);
+                run("sh", &["-c", "cat /dev/zero >\"$0\"", &filler.to_string_lossy()]);
+                std::thread::sleep(Duration::from_millis(300));
+                std::fs::remove_file(filler).unwrap();
+            }
+            75 => {
+                let all: Vec<Attachment> = (0..SLOTS)
+                    .map(|slot| Node::endpoint(&format!("c{slot}"), slot, String::new()).on(&node.list.name))
+                    .collect();
+                if let Err(error) = node.runtime.gc(&node.list, &all) {
+                    assert!(is_excused(&error), "GC: {} {}", error.msg(), error.cause());
+                }
+                if let Err(error) = node.runtime.status(&node.list) {
+                    assert!(is_excused(&error), "STATUS: {} {}", error.msg(), error.cause());
+                }
+            }
+            n if n % 3 == 0 => kill_one(node, &mut dice),
+            n if n % 7 == 0 => {
+                run("ip", &["link", "add", "foreign0", "type", "veth", "peer", "name", "foreign1"]);
+                run("ip", &["link", "del", "foreign0"]);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_is_left() {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let (seconds, seed) = (number("SOAK_SECONDS", 20), number("SOAK_SEED", now));
+    raise_file_limit();
+    // For the small disk.
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let _host = Host::enter();
+    mount(None::<&str>, Path::new("/"), None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .unwrap();
+    let node = Node::new();
+    let begun = Instant::now();
+    let node_ref = &node;
+    // A panic in any thread is a broken rule of the model; the others go on to their ends.
+    std::thread::scope(|scope| {
+        let slots: Vec<_> = (0..SLOTS).map(|slot| scope.spawn(move || live(node_ref, slot, seed))).collect();
+        let troubles = scope.spawn(move || trouble(node_ref, seed));
+        while begun.elapsed() < Duration::from_secs(seconds)
+            && !slots.iter().any(std::thread::ScopedJoinHandle::is_finished)
+        {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        node.over.store(true, Ordering::Relaxed);
+        let broken = slots.into_iter().chain([troubles]).filter_map(|thread| thread.join().err()).count();
+        assert_eq!(broken, 0, "SOAK_SEED={seed} after {:?}", begun.elapsed());
+    });
+    let done = (node.done.load(Ordering::Relaxed), node.killed.load(Ordering::Relaxed));
+    eprintln!(
+        "soak: {} operations, {} plugins killed, {} flushes, seed {seed}",
+        done.0,
+        done.1,
+        node.flushes.load(Ordering::Relaxed)
+    );
+    assert!(done.0 > 100 && done.1 > 0, "{done:?}");
+    for slot in 0..SLOTS {
+        let left = node.remains(&format!("c{slot}"));
+        assert!(left.is_empty(), "SOAK_SEED={seed}: c{slot} left {left:?}");
+    }
+    // Whatever was killed half-way and belongs to nobody: GC finishes.
+    node.runtime.gc(&node.list, &[]).unwrap();
+    let end = Snapshot::take();
+    let strange: Vec<&String> =
+        end.links.keys().filter(|name| !["lo", "soak0"].contains(&name.as_str())).collect();
+    assert!(strange.is_empty(), "SOAK_SEED={seed}: {strange:?}");
+    assert!(!end.rules.contains("cni/soak/"), "SOAK_SEED={seed}: {}", end.rules);
+    assert!(leases(&node.dir.path().join("leases")).is_empty());
+    nix::mount::umount2(&node.dir.path().join("leases"), nix::mount::MntFlags::MNT_DETACH).unwrap();
+}
