@@ -229,10 +229,8 @@ impl<'a> Bed<'a> {
         let removed = std::fs::remove_file(&pod.path);
         assert!(removed.is_ok(), "{path}: {removed:?}");
         locked(&pod.container).take();
-        let gone = || {
-            !pod.id.is_empty()
-                && Snapshot::take().links.keys().all(|name| *name != format!("vh{}", pod.number))
-        };
+        let host_end = format!("vh{}", pod.number);
+        let gone = || !Snapshot::take().links.contains_key(&host_end);
         let begun = Instant::now();
         while !gone() && begun.elapsed() < SETTLE {
             std::thread::sleep(Duration::from_millis(20));

@@ -110,10 +110,11 @@ pub fn run(
     std::thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
-                while let Some(unit) = units.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(unit) = units.get(at) else { break };
                     let record = unit.run(known);
                     told(&record);
-                    let at = units.iter().position(|one| one.name() == unit.name()).unwrap_or_default();
                     done.lock().unwrap_or_else(PoisonError::into_inner).push((at, record));
                 }
             });
