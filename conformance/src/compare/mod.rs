@@ -135,13 +135,13 @@ fn show(subject: &Subject, version: &'static str, trial: &Trial) -> (Value, Show
     }
     shown.insert("del", vec![ended(ask("DEL", added.0.is_ok().then_some(&answer)).run().0.is_ok())]);
     bed.finish(&pod);
-    let left = bed.look();
-    shown.insert(
-        "left",
-        left.iter().filter(|line| !before.contains(line)).map(|line| mask.apply(line)).collect(),
-    );
-    for lines in shown.values_mut() {
+    shown.insert("left", bed.left_since(&before).iter().map(|line| mask.apply(line)).collect());
+    for (aspect, lines) in &mut shown {
         lines.retain(|line| !line.is_empty());
+        if *aspect != "result" {
+            // They came in the order of names that are masked now.
+            lines.sort();
+        }
     }
     (config, shown)
 }
@@ -236,7 +236,7 @@ fn mask_word(word: &str) -> String {
     let parts: Vec<&str> = word.split(':').collect();
     let is_mac =
         parts.len() == 6 && parts.iter().all(|part| part.len() == 2 && u8::from_str_radix(part, 16).is_ok());
-    if is_mac && !word.starts_with("02:00:") && !word.starts_with("c2:11:22:33:") {
+    if is_mac && !word.starts_with("02:00:00:00:") && !word.starts_with("c2:11:22:33:") {
         return "MAC".to_owned();
     }
     let (name, colon) = word.strip_suffix(':').map_or((word, ""), |name| (name, ":"));
@@ -289,6 +289,7 @@ mod tests {
         let mask = Mask { dir: "/tmp/cni-abc".into() };
         assert_eq!(mask.apply("link veth95f56eedba6: kind veth"), "link VETH: kind veth");
         assert_eq!(mask.apply("\"mac\": \"72:4a:e0:d2:07:10\","), "\"mac\": \"MAC\",");
+        assert_eq!(mask.apply("mac 02:00:9f:d2:07:10"), "mac MAC");
         assert_eq!(
             mask.apply("mac 02:00:00:00:01:01 in /tmp/cni-abc/pod1"),
             "mac 02:00:00:00:01:01 in $DIR/pod1"

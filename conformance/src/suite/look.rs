@@ -2,7 +2,7 @@
 
 use super::bed::Bed;
 use super::bed::Pod;
-use super::case::{Trouble, Verdict};
+use super::case::Verdict;
 use super::steps::Step;
 use super::subject::Role;
 use crate::expect;
@@ -63,15 +63,27 @@ impl Bed<'_> {
         self.becomes(before, |now| now.iter().all(|line| before.contains(line)))
     }
 
+    /// What the machine holds that was not there `before`, once the kernel has cleared away what it clears by itself.
+    #[must_use]
+    pub fn left_since(&self, before: &Look) -> Look {
+        let mut now = self.settled(|now| now.iter().all(|line| before.contains(line)));
+        now.retain(|line| !before.contains(line));
+        now
+    }
+
     fn becomes(&self, before: &Look, is_well: impl Fn(&Look) -> bool) -> Verdict {
+        let now = self.settled(&is_well);
+        expect!(is_well(&now), "the machine as it was before", "{}", difference(before, &now));
+        Ok(())
+    }
+
+    /// What the machine holds as soon as that is well, or else when the kernel has had its time.
+    fn settled(&self, is_well: impl Fn(&Look) -> bool) -> Look {
         let begun = Instant::now();
         loop {
             let now = self.look();
-            if is_well(&now) {
-                return Ok(());
-            }
-            if begun.elapsed() > SETTLE {
-                return Err(Trouble::deviation("the machine as it was before", difference(before, &now)));
+            if is_well(&now) || begun.elapsed() > SETTLE {
+                return now;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
