@@ -116,6 +116,30 @@ impl Drop for FileLock {
     }
 }
 
+/// Looks whether others may have put there, or may change, what is in `dir`, which only root should. What is missing is nobody's.
+///
+/// # Errors
+/// `PermissionDenied` for a symbolic link that another user made. Root's are followed.
+pub fn distrust(dir: &Path, say: impl FnOnce(&str)) -> io::Result<()> {
+    let Ok(meta) = std::fs::symlink_metadata(dir) else { return Ok(()) };
+    let (owner, path) = (meta.uid(), dir.display());
+    let is_others = owner != 0 && owner != nix::unistd::geteuid().as_raw();
+    if meta.is_symlink() && is_others {
+        let why = format!("{path} is a symbolic link that user {owner} made; put a folder in its place");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    if !meta.is_symlink() && meta.mode() & 0o002 != 0 {
+        say(&format!(
+            "everybody may write to {path}, and so change or lose what is kept there: chmod o-w it"
+        ));
+    } else if is_others {
+        say(&format!(
+            "{path} belongs to user {owner}, who may change or lose what is kept there: chown it to root"
+        ));
+    }
+    Ok(())
+}
+
 /// Makes the file at `path`, mode 0600, with exactly `content`, or not at all: it is written to `aside` (same
 /// folder) and then linked. Callers hold a lock, so one `aside` is enough; one that a killed process left is
 /// replaced.

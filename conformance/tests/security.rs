@@ -4,11 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail at any line")]
 
 use cni_conformance::traffic::{Transport, ask, serve};
-use cni_conformance::{Call, Container, Host, leases, write_file};
+use cni_conformance::{Call, Container, Host, Snapshot, bin_dir, leases, write_file};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -278,4 +279,122 @@ fn planted_files_are_neither_followed_nor_waited_for() {
     let refused = call("ADD").run().fails(5);
     assert!(refused.contains("lock"), "{refused}");
     assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
+}
+
+/// What is said on stderr by an ADD of `bridge` whose leases are in `data`, with the plugins in `bin`.
+fn said_by_add(bin: &Path, data: &Path) -> String {
+    let pod = Container::new();
+    let conf = bridge(data, &json!({}));
+    let call = Call::of(bin, "bridge").attachment("c1", "eth0").netns(&pod);
+    let answer = call.clone().command("ADD", &conf).run();
+    answer.ok();
+    call.command("DEL", &conf).run().ok();
+    answer.stderr
+}
+
+fn set_mode(dir: &Path, mode: u32) {
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn folders_that_everybody_may_write_to_are_named() {
+    let _host = Host::enter();
+    let dir = tempfile::tempdir().unwrap();
+    let (bin, data) = (dir.path().join("bin"), dir.path().join("leases"));
+    std::fs::create_dir(&bin).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    for plugin in ["bridge", "host-local"] {
+        std::fs::copy(bin_dir().join(plugin), bin.join(plugin)).unwrap();
+    }
+    set_mode(&bin, 0o755);
+    set_mode(&data, 0o755);
+    assert_eq!(said_by_add(&bin, &data), "");
+    for (folder, what) in
+        [(&bin, "where plugins are run from as root"), (&data, "change or lose what is kept there")]
+    {
+        set_mode(folder, 0o777);
+        let said = said_by_add(&bin, &data);
+        assert!(
+            said.contains(&format!("everybody may write to {}", folder.display())) && said.contains(what),
+            "{said}"
+        );
+        set_mode(folder, 0o755);
+    }
+}
+
+/// Needs a second user, which a user namespace of one does not have: `scripts/test-vm` runs it.
+#[test]
+#[ignore = "needs root and another user; scripts/test-vm runs it"]
+fn links_that_others_planted_are_not_followed() {
+    let _host = Host::enter();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, elsewhere) = (dir.path().join("leases"), dir.path().join("elsewhere"));
+    std::fs::create_dir(&data).unwrap();
+    std::fs::create_dir(&elsewhere).unwrap();
+    let pod = Container::new();
+    let conf = bridge(&data, &json!({}));
+    let network = data.join(conf["name"].as_str().unwrap());
+    std::os::unix::fs::symlink(&elsewhere, &network).unwrap();
+    let add = || Call::new("bridge").attachment("c1", "eth0").netns(&pod).command("ADD", &conf).run();
+    std::os::unix::fs::lchown(&network, Some(1000), Some(1000)).unwrap();
+    let why = add().fails(5);
+    assert!(why.contains("is a symbolic link that user 1000 made"), "{why}");
+    assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+    // An administrator's is as good as a folder.
+    std::os::unix::fs::lchown(&network, Some(0), Some(0)).unwrap();
+    add().ok();
+    assert!(std::fs::read_dir(&elsewhere).unwrap().count() > 0);
+    Call::new("bridge").attachment("c1", "eth0").netns(&pod).command("DEL", &conf).run().ok();
+    // A folder of another user's is used, and named.
+    std::os::unix::fs::lchown(&data, Some(1000), Some(1000)).unwrap();
+    let added = add();
+    added.ok();
+    assert!(added.stderr.contains("belongs to user 1000"), "{}", added.stderr);
+}
+
+#[test]
+fn what_the_caller_sets_for_the_dynamic_linker_reaches_nobody() {
+    let _host = Host::enter();
+    let dir = tempfile::tempdir().unwrap();
+    let seen = dir.path().join("seen");
+    let fake = format!(
+        "#!/bin/sh\nenv >'{}'\ncat >/dev/null\necho '{{\"cniVersion\": \"1.1.0\", \"ips\": [{{\"address\": \"10.1.0.2/24\"}}]}}'\n",
+        seen.display()
+    );
+    write_file(&dir.path().join("fake-ipam"), fake, 0o755);
+    let pod = Container::new();
+    let conf =
+        bridge(dir.path(), &json!({"ipam": {"type": "fake-ipam"}, "isGateway": false, "ipMasq": false}));
+    let call = Call::new("bridge").env("CNI_PATH", dir.path()).attachment("c1", "eth0").netns(&pod);
+    let call =
+        call.env("LD_PRELOAD", "/nowhere/evil.so").env("LD_LIBRARY_PATH", "/nowhere").env("KEPT", "yes");
+    call.command("ADD", &conf).run().ok();
+    let seen = std::fs::read_to_string(seen).unwrap();
+    assert!(seen.contains("KEPT=yes") && !seen.contains("LD_"), "{seen}");
+}
+
+/// A program of the same name that comes first in `PATH` is not what runs.
+#[test]
+fn path_does_not_say_which_iptables_runs() {
+    let _host = Host::enter();
+    let dir = tempfile::tempdir().unwrap();
+    let marker = dir.path().join("ran");
+    for name in [
+        "iptables",
+        "iptables-save",
+        "iptables-restore",
+        "iptables-nft-save",
+        "iptables-nft-restore",
+        "sh",
+        "modprobe",
+    ] {
+        write_file(&dir.path().join(name), format!("#!/bin/sh\n: >'{}'\nexit 1\n", marker.display()), 0o755);
+    }
+    let pod = Container::new();
+    let conf = bridge(dir.path(), &json!({"ipMasq": true, "ipMasqBackend": "iptables"}));
+    let call = Call::new("bridge").env("PATH", dir.path()).attachment("c1", "eth0").netns(&pod);
+    call.clone().command("ADD", &conf).run().ok();
+    assert!(Snapshot::take().rules.contains("masquerade"), "{}", Snapshot::take().rules);
+    call.command("DEL", &conf).run().ok();
+    assert!(!marker.exists());
 }

@@ -19,7 +19,7 @@
 use crate::contents::{Contents, Sorted, key};
 use crate::index::{Change, HolderHash, Index};
 use crate::lease::{Holder, Lease, parse_name, read_holder};
-use cni_common::disk::{FileLock, Patience, create_whole, overwrite};
+use cni_common::disk::{self, FileLock, Patience, create_whole, overwrite};
 use cni_common::spec::{Attachment, Code, Coded, Error, Result};
 use std::fs::DirBuilder;
 use std::io;
@@ -60,6 +60,7 @@ impl Store {
     /// Code 5: what the file system says.
     pub fn lock(&self) -> Result<Locked<'_>> {
         let doing = || format!("make the folder of leases {}", self.dir.display());
+        self.distrust()?;
         DirBuilder::new().recursive(true).mode(0o755).create(&self.dir).io(doing())?;
         self.take_lock()
     }
@@ -73,9 +74,19 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             other => {
                 other.io(format!("look at the folder of leases {}", self.dir.display()))?;
+                self.distrust()?;
                 self.take_lock().map(Some)
             }
         }
+    }
+
+    /// Leases of others' making are none, and say so.
+    fn distrust(&self) -> Result<()> {
+        for dir in self.dir.parent().into_iter().chain([self.dir.as_path()]) {
+            let looked = disk::distrust(dir, |text| cni_common::log!("host-local: {text}"));
+            looked.io(format!("look at the folder of leases {}", self.dir.display()))?;
+        }
+        Ok(())
     }
 
     fn take_lock(&self) -> Result<Locked<'_>> {

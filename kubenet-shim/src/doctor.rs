@@ -3,6 +3,7 @@
 use crate::host;
 use crate::kubenet::{Hairpin, Node, REQUIRED, dedup, masquerade};
 use crate::settings::Settings;
+use cni_common::invoke::program;
 use cni_common::kernel::netlink::{Socket, addr, link};
 use cni_common::kernel::nft;
 use cni_common::kernel::sysctl::{self, Key};
@@ -10,7 +11,7 @@ use cni_common::runtime::{Cache, discover};
 use cni_common::spec::{Error, Result};
 use ipnet::IpNet;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// One point: what was looked at, and what is to be done about it.
 struct Finding {
@@ -80,8 +81,8 @@ fn programs(node: &Node) -> Vec<Finding> {
 }
 
 /// What a plugin says when it is called by hand.
-fn version(program: &Path) -> String {
-    let output = Command::new(program).env_remove("CNI_COMMAND").stdin(Stdio::null()).output();
+fn version(plugin: &Path) -> String {
+    let output = program::alone(plugin).stdin(Stdio::null()).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stderr).into_owned()).unwrap_or_default();
     text.lines().next().filter(|line| line.starts_with("CNI ")).unwrap_or("says no version").to_owned()
 }

@@ -1,5 +1,6 @@
 //! One run of a plugin. It goes on while we do other work; [`Running::wait`] reads its answer.
 
+use super::program::linker_variables;
 use crate::plugin::Command;
 use crate::spec::{Code, Coded, Error, Result};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -46,7 +47,7 @@ impl Running {
         Self::spawn(child, name, stdin)
     }
 
-    /// Starts any program; `name` is for messages.
+    /// Starts any program; `name` is for messages. What would change the code that it runs (`LD_PRELOAD` and its like) it does not inherit.
     ///
     /// # Errors
     /// Code 5 when it can't be started.
@@ -55,6 +56,9 @@ impl Running {
         let input = memory(c"cni-stdin").io(&doing)?;
         input.write_all_at(stdin, 0).io(&doing)?;
         let (stdout, stderr) = (memory(c"cni-stdout").io(&doing)?, memory(c"cni-stderr").io(&doing)?);
+        for name in linker_variables() {
+            program.env_remove(name);
+        }
         program.stdin(input).stdout(Stdio::from(stdout.try_clone().io(&doing)?));
         program.stderr(Stdio::from(stderr.try_clone().io(&doing)?));
         let child = spawn(&mut program).io(&doing)?;

@@ -3,6 +3,7 @@
 mod exec;
 mod find;
 mod ipam;
+pub mod program;
 
 pub use exec::Running;
 pub use find::PluginPath;

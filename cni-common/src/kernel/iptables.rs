@@ -5,15 +5,12 @@
 
 use super::netlink::Socket;
 use super::nft;
+use crate::invoke::program;
 use crate::spec::{Code, Coded, Error, Result};
 use std::io::Write;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-
-/// Where a machine keeps its administrator's tools; looked through before `PATH`.
-const FOLDERS: [&str; 6] =
-    ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/run/current-system/sw/bin"];
 
 /// A family's iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +86,7 @@ impl Iptables {
     pub fn find(family: Family) -> Result<Self> {
         let name = family.command();
         Self::named(name).ok_or_else(|| {
-            Error::new(Code::IO, format!("no {name}-restore in {} or PATH", FOLDERS.join(", ")))
+            Error::new(Code::IO, format!("no {name}-restore in {} or PATH", program::FOLDERS.join(", ")))
                 .details("install iptables, or take the back end \"nftables\", which needs no program")
         })
     }
@@ -124,7 +121,10 @@ impl Iptables {
     }
 
     fn named(name: &str) -> Option<Self> {
-        Some(Self { save: program(&format!("{name}-save"))?, restore: program(&format!("{name}-restore"))? })
+        Some(Self {
+            save: program::find(&format!("{name}-save"))?,
+            restore: program::find(&format!("{name}-restore"))?,
+        })
     }
 
     /// What `table` holds.
@@ -132,7 +132,7 @@ impl Iptables {
     /// # Errors
     /// Code 5: what the program says.
     pub fn saved(&self, table: &str) -> Result<Saved> {
-        let output = run(Command::new(&self.save).args(["-t", table]), "")?;
+        let output = run(program::alone(&self.save).args(["-t", table]), "")?;
         let chains = output.lines().filter_map(|line| line.strip_prefix(':')?.split(' ').next());
         Ok(Saved {
             chains: chains.map(ToOwned::to_owned).collect(),
@@ -164,19 +164,8 @@ impl Iptables {
     /// Code 5: what the program says.
     pub fn change(&self, table: &str, lines: &[String]) -> Result<()> {
         let input = format!("*{table}\n{}\nCOMMIT\n", lines.join("\n"));
-        run(Command::new(&self.restore).args(["--noflush", "--wait"]), &input).map(drop)
+        run(program::alone(&self.restore).args(["--noflush", "--wait"]), &input).map(drop)
     }
-}
-
-fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
-    FOLDERS
-        .iter()
-        .map(|folder| Path::new(folder).to_owned())
-        .chain(path)
-        .map(|folder| folder.join(name))
-        .find(|file| file.is_file())
 }
 
 /// Runs a program that reads all its input before it prints.

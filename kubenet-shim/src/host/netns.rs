@@ -52,9 +52,11 @@ pub fn of_container(command: Option<&Path>, id: &ContainerId) -> Result<String> 
     Err(Error::new(Code::IO, format!("the network namespace of container {id} is not known")).details(known))
 }
 
+/// Container engines live anywhere, so this is the caller's word; never for a folder that depends on where the caller stands.
 fn in_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
+    let dirs = std::env::split_paths(&path).filter(|dir| dir.is_absolute());
+    dirs.map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
 fn ask(program: &Path, words: &[&str], id: &ContainerId) -> Result<String> {

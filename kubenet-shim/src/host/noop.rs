@@ -3,9 +3,10 @@
 
 use super::NetworkPlugin;
 use super::pod::{Pod, PodStatus};
+use cni_common::invoke::program;
 use cni_common::kernel::sysctl::{self, Key};
 use cni_common::spec::Result;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// Its name in kubelet.
 pub const NAME: &str = "kubernetes.io/no-op";
@@ -52,7 +53,10 @@ impl NetworkPlugin for Noop {
 /// logged: a node without bridges does well without.
 pub fn let_netfilter_see_bridges() {
     // As a module it may be missing, and built in there is none to load: either shows below.
-    let _ = Command::new("modprobe").arg("br_netfilter").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if let Some(modprobe) = program::find("modprobe") {
+        let quiet = || Stdio::null();
+        let _ = program::alone(&modprobe).arg("br_netfilter").stdout(quiet()).stderr(quiet()).status();
+    }
     for key in [Key::BridgeCallsV4, Key::BridgeCallsV6] {
         if let Err(error) = sysctl::ensure(&key, "1") {
             cni_common::log!("can't set /proc/sys/{key} to 1: {error}; is the module br_netfilter loaded?");

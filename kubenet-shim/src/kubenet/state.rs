@@ -76,6 +76,7 @@ pub fn waiting_since(state_dir: &Path) -> Option<String> {
 pub fn lock_pod(state_dir: &Path, pod: &str, patience: Duration) -> Result<FileLock> {
     let folder = state_dir.join("locks");
     let doing = format!("lock pod {pod} in {}", folder.display());
+    disk::distrust(state_dir, |text| cni_common::log!("{text}")).io(&doing)?;
     DirBuilder::new().recursive(true).mode(0o700).create(&folder).io(&doing)?;
     let patience = Patience { say_after: Duration::from_secs(10), give_up_after: patience };
     let say = |holder: &str| cni_common::log!("waiting for pod {pod}: {holder}");

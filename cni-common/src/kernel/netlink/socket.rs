@@ -12,6 +12,7 @@ use nix::libc;
 use std::fmt::Debug;
 use std::io;
 use std::ops::Range;
+use std::panic::catch_unwind;
 
 /// Room for most datagrams: the kernel fits those of a dump into the buffer that it was last read with, unless a single
 /// object is larger.
@@ -92,7 +93,7 @@ impl Socket {
         Ok(self.inner.add_membership(group)?)
     }
 
-    pub(super) fn raw(&self) -> &netlink_sys::Socket {
+    pub(in crate::kernel) fn raw(&self) -> &netlink_sys::Socket {
         &self.inner
     }
 
@@ -285,11 +286,13 @@ pub fn all_ok(answers: Vec<Result<(), Refusal>>) -> Result<(), Refusal> {
 }
 
 /// Everything in one datagram.
-fn parse<M: NetlinkDeserializable + Debug>(mut bytes: &[u8]) -> Result<Vec<NetlinkMessage<M>>, Refusal> {
+pub(in crate::kernel) fn parse<M: NetlinkDeserializable + Debug>(
+    mut bytes: &[u8],
+) -> Result<Vec<NetlinkMessage<M>>, Refusal> {
     let mut messages = Vec::new();
     while bytes.len() >= HEADER {
-        let message = NetlinkMessage::<M>::deserialize(bytes).map_err(|error| Refusal {
-            says: Some(error.to_string()),
+        let message = parse_one(bytes).map_err(|why| Refusal {
+            says: Some(why),
             ..Refusal::new("read the kernel's answer", Errno::EBADMSG)
         })?;
         let len = (message.header.length as usize).next_multiple_of(4).max(HEADER);
@@ -297,6 +300,14 @@ fn parse<M: NetlinkDeserializable + Debug>(mut bytes: &[u8]) -> Result<Vec<Netli
         bytes = bytes.get(len..).unwrap_or_default();
     }
     Ok(messages)
+}
+
+/// The first message. The crate that reads nf_tables' attributes panics at lengths that contradict each other.
+fn parse_one<M: NetlinkDeserializable + Debug>(bytes: &[u8]) -> Result<NetlinkMessage<M>, String> {
+    match catch_unwind(|| NetlinkMessage::<M>::deserialize(bytes)) {
+        Ok(read) => read.map_err(|error| error.to_string()),
+        Err(_) => Err("the lengths of its attributes contradict each other".to_owned()),
+    }
 }
 
 pub(in crate::kernel) fn position(sent: &Range<u32>, sequence: u32) -> Option<usize> {
@@ -347,5 +358,15 @@ mod tests {
         }
         assert!(parse::<RouteNetlinkMessage>(&[0; 15]).unwrap().is_empty());
         assert!(parse::<RouteNetlinkMessage>(&[0; 16]).is_err());
+    }
+
+    #[test]
+    fn attributes_longer_than_what_they_are_in_are_an_error_not_a_panic() {
+        // An element of a set whose key says to have 140 bytes, of 12.
+        let mut bytes = vec![56, 0, 0, 0, 12, 10, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 3];
+        bytes.extend([6, 0, 1, 0, b't', 0, 0, 0, 24, 0, 3, 0, 20, 0, 1, 0, 16, 0, 1, 0, 140, 0, 1, 0]);
+        bytes.extend([6, 0, 0, 0, 0, 80, 0, 0, 0, 0, 0, 0]);
+        let refusal = parse::<netlink_packet_netfilter::NetfilterMessage>(&bytes).unwrap_err();
+        assert_eq!(refusal.errno, Errno::EBADMSG);
     }
 }
