@@ -5,18 +5,22 @@
 //! * [`Container`]: a namespace to attach, valid as `CNI_NETNS`.
 //! * [`Call`]: one run of a plugin; a failed expectation shows everything that went in, came out and is there.
 //! * [`faults`]: each system call of a call can kill it, or fail.
+//! * [`fuzz`]: input that nobody would write.
 //! * [`traffic`]: servers inside containers, and whom they see asking.
 //! * [`snapshot`]: what a machine holds, to compare before and after.
 //!
 //! `cni-conformance` is made of it too: [`suite`] judges any folder of plugins by [`cases`], and [`report`] tells; [`compare`]
-//! puts two folders side by side, and [`bench`] times them.
+//! puts two folders side by side, and [`bench`] times them. [`chains`] are what [`faults`] breaks and [`load`] uses by the thousand.
 
 pub mod bench;
 pub mod call;
 pub mod cases;
+pub mod chains;
 pub mod cli;
 pub mod compare;
 pub mod faults;
+pub mod fuzz;
+pub mod load;
 pub mod netns;
 pub mod report;
 pub mod snapshot;

@@ -58,6 +58,35 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// All of it, a line a thing.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let links = self.links.iter().map(|(name, text)| format!("link {name}: {text}"));
+        let addresses = self.addresses.iter().map(|line| format!("address {line}"));
+        let routes = self.routes.iter().map(|line| format!("route {line}"));
+        let vlans = self.vlans.iter().map(|line| format!("VLANs of {line}"));
+        let rules = self.rules.lines().map(|line| format!("rule {}", line.trim()));
+        links.chain(addresses).chain(routes).chain(vlans).chain(rules).collect()
+    }
+}
+
+/// What there is `now` and was not `before`, and the other way round; `None` when that is nothing.
+#[must_use]
+pub fn difference(before: &[String], now: &[String]) -> Option<String> {
+    let list = |title: &str, one: &[String], other: &[String]| {
+        let lines: Vec<&str> = one.iter().filter(|line| !other.contains(line)).map(String::as_str).collect();
+        (!lines.is_empty()).then(|| format!("{title}: {}", lines.join("; ")))
+    };
+    let parts = [list("left behind", now, before), list("missing", before, now)];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    match parts.is_empty() {
+        true if before.len() == now.len() => None,
+        true => Some("the same things in other numbers".to_owned()),
+        false => Some(parts.join("\n")),
+    }
+}
+
 fn items(list: &Value) -> Vec<Value> {
     list.as_array().cloned().unwrap_or_default()
 }
@@ -151,29 +180,36 @@ pub fn leases(data_dir: &Path) -> BTreeMap<String, String> {
 /// All files below `dir`: path relative to it → text. Hidden ones are a plugin's own business.
 ///
 /// # Panics
-/// When a folder can't be read.
+/// When a file can't be read.
 #[must_use]
 pub fn files(dir: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
+    for name in names(dir).into_iter().filter(|name| !name.split('/').any(|part| part.starts_with('.'))) {
+        let text = match std::fs::read(dir.join(&name)) {
+            // Gone between the listing and now.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            other => other.unwrap_or_else(|error| panic!("{name}: {error}")),
+        };
+        found.insert(name, String::from_utf8_lossy(&text).into_owned());
+    }
+    found
+}
+
+/// The paths of all files below `dir`, hidden ones too, relative to it.
+#[must_use]
+pub fn names(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
     let mut folders = vec![dir.to_owned()];
     while let Some(folder) = folders.pop() {
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };
         for path in entries.flatten().map(|entry| entry.path()) {
-            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
-                continue;
-            }
             if path.is_dir() {
                 folders.push(path);
-                continue;
+            } else {
+                found.push(path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().into_owned());
             }
-            let text = match std::fs::read(&path) {
-                // Gone between the listing and now.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                other => other.unwrap_or_else(|error| panic!("{}: {error}", path.display())),
-            };
-            let name = path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().into_owned();
-            found.insert(name, String::from_utf8_lossy(&text).into_owned());
         }
     }
+    found.sort();
     found
 }

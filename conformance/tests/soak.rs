@@ -1,13 +1,16 @@
-//! A node's life, fast: containers come and go at once on bridge, host-local, portmap and bandwidth, as a runtime drives them, while plugins are
-//! killed, interfaces vanish, rules are flushed, the disk runs full, and others make links. A model knows what must hold.
+//! A node's life, fast: containers come and go at once on bridge, host-local, portmap and bandwidth, some of them behind kubenet-shim, as a
+//! runtime drives them, while plugins are killed, interfaces vanish, rules are flushed, the disk runs full, and others make links. A model knows
+//! what must hold.
 //!
-//! `SOAK_SECONDS` (20) says how long, `SOAK_SEED` (the time) what happens; a failure tells the seed.
+//! `SOAK_SECONDS` (20) says how long, `SOAK_SEED` (the time) what happens; a failure tells the seed. With `SOAK_CLOCK=1` the clock jumps, too:
+//! only in a machine whose clock nobody else needs.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail at any line")]
 
 use cni_common::invoke::PluginPath;
 use cni_common::runtime::{Cache, ConfList, Endpoint, Runtime};
 use cni_common::spec::{Attachment, ContainerId, Error, Success};
+use cni_conformance::fuzz::{Dice, number, seed};
 use cni_conformance::{Container, Host, Snapshot, bin_dir, leases, raise_file_limit, write_file};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -25,26 +28,16 @@ use tempfile::TempDir;
 
 /// So many containers come and go at once.
 const SLOTS: usize = 32;
+/// From this one on they are kubenet's.
+const SHIM: usize = 24;
 /// How long what a killed plugin started may go on without it.
 const ORPHANS: Duration = Duration::from_millis(400);
-
-/// Numbers that look random (xorshift), the same for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % sides
-    }
-}
 
 /// The node, and what the model knows of it.
 struct Node {
     dir: TempDir,
     runtime: Runtime,
-    list: ConfList,
+    lists: [ConfList; 2],
     /// Who has an address, as ADD told.
     addresses: Mutex<BTreeMap<IpAddr, usize>>,
     /// How often rules were flushed: what was added before is damaged.
@@ -73,19 +66,22 @@ impl Node {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("leases");
         std::fs::create_dir(&data).unwrap();
-        mount(Some("tmpfs"), &data, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
+        mount(Some("tmpfs"), &data, Some("tmpfs"), MsFlags::empty(), Some("size=1m,mode=755")).unwrap();
         let list = json!({"cniVersion": "1.1.0", "name": "soak", "plugins": [
             {"type": "bridge", "bridge": "soak0", "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true,
              "ipam": {"type": "host-local", "dataDir": data, "ranges": [[{"subnet": "10.77.0.0/24"}], [{"subnet": "fd00:77::/64"}]]}},
             {"type": "portmap", "capabilities": {"portMappings": true}},
             {"type": "bandwidth", "capabilities": {"bandwidth": true}}]});
+        let shim = json!({"cniVersion": "1.1.0", "name": "shim", "plugins": [
+            {"type": "kubenet-shim", "bridge": "soak1", "podCIDR": "10.78.0.0/24,fd00:78::/64", "stateDir": dir.path().join("state"), "dataDir": data,
+             "capabilities": {"portMappings": true, "bandwidth": true}}]});
         let runtime = Runtime {
             path: PluginPath::of_dirs(&[bin_dir()]),
             cache: Some(Cache::new(&dir.path().join("cache"))),
             timeout: Some(Duration::from_secs(60)),
         };
         Self {
-            list: ConfList::parse(list.to_string().as_bytes()).unwrap(),
+            lists: [list, shim].map(|list| ConfList::parse(list.to_string().as_bytes()).unwrap()),
             runtime,
             dir,
             addresses: Mutex::default(),
@@ -97,11 +93,16 @@ impl Node {
         }
     }
 
-    fn endpoint(id: &str, slot: usize, netns: String) -> Endpoint {
+    /// The network of a slot.
+    fn list(&self, slot: usize) -> &ConfList {
+        &self.lists[usize::from(slot >= SHIM)]
+    }
+
+    fn endpoint(slot: usize, netns: String) -> Endpoint {
         let limits = json!({"ingressRate": 80_000_000, "ingressBurst": 8_000_000, "egressRate": 80_000_000, "egressBurst": 8_000_000});
         let ports = json!([{"hostPort": 20_000 + slot, "containerPort": 80, "protocol": "tcp"}]);
         Endpoint {
-            container_id: ContainerId::try_from(id).unwrap(),
+            container_id: ContainerId::try_from(format!("c{slot}").as_str()).unwrap(),
             netns,
             ifname: "eth0".try_into().unwrap(),
             args: vec![],
@@ -111,15 +112,18 @@ impl Node {
     }
 
     /// What there is of a container, but for its own namespace.
-    fn remains(&self, id: &str) -> Vec<String> {
-        let owner = format!("cni/soak/{id}/");
+    fn remains(&self, slot: usize) -> Vec<String> {
+        let id = format!("c{slot}");
+        let owner = format!("cni/{}/{id}/", self.list(slot).name);
         let now = Snapshot::take();
         let links = now.links.into_iter().filter(|(_, text)| text.contains(&owner)).map(|(name, _)| name);
         let rules =
             now.rules.lines().filter(|line| line.contains(&owner)).map(str::to_owned).collect::<Vec<_>>();
         let files = leases(&self.dir.path().join("leases"));
-        let leases =
-            files.into_iter().filter(|(_, text)| text.lines().next() == Some(id)).map(|(name, _)| name);
+        let leases = files
+            .into_iter()
+            .filter(|(_, text)| text.lines().next() == Some(id.as_str()))
+            .map(|(name, _)| name);
         links.chain(rules).chain(leases).collect()
     }
 }
@@ -132,13 +136,12 @@ fn is_excused(error: &Error) -> bool {
 
 /// One slot: a container after the other, until it is over.
 fn live(node: &Node, slot: usize, seed: u64) {
-    let mut dice = Dice(seed ^ (slot as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let id = format!("c{slot}");
+    let mut dice = Dice::new(seed ^ (slot as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut container = Container::new();
     let mut state = State::Gone;
     while !node.over.load(Ordering::Relaxed) {
         let _working = node.quiet.read().unwrap();
-        let endpoint = Node::endpoint(&id, slot, container.path());
+        let endpoint = Node::endpoint(slot, container.path());
         node.done.fetch_add(1, Ordering::Relaxed);
         state = match state {
             State::Gone if dice.roll(10) > 0 => added(node, slot, &endpoint),
@@ -146,6 +149,7 @@ fn live(node: &Node, slot: usize, seed: u64) {
                 0..4 => {
                     check(
                         node,
+                        slot,
                         &endpoint,
                         &result,
                         damaged || flushes != node.flushes.load(Ordering::Relaxed),
@@ -159,7 +163,7 @@ fn live(node: &Node, slot: usize, seed: u64) {
                 5 => {
                     // It dies. DEL comes later, with a path that leads nowhere.
                     container = Container::new();
-                    deleted(node, slot, &Node::endpoint(&id, slot, "/run/netns/gone".into()), &mut dice)
+                    deleted(node, slot, &Node::endpoint(slot, "/run/netns/gone".into()), &mut dice)
                 }
                 _ => deleted(node, slot, &endpoint, &mut dice),
             },
@@ -167,12 +171,12 @@ fn live(node: &Node, slot: usize, seed: u64) {
         };
     }
     let _working = node.quiet.read().unwrap();
-    deleted(node, slot, &Node::endpoint(&id, slot, container.path()), &mut dice);
+    deleted(node, slot, &Node::endpoint(slot, container.path()), &mut dice);
 }
 
 fn added(node: &Node, slot: usize, endpoint: &Endpoint) -> State {
     let flushes = node.flushes.load(Ordering::Relaxed);
-    match node.runtime.add(&node.list, endpoint) {
+    match node.runtime.add(node.list(slot), endpoint) {
         Ok(result) => {
             let mut addresses = node.addresses.lock().unwrap();
             for ip in &result.ips {
@@ -189,9 +193,9 @@ fn added(node: &Node, slot: usize, endpoint: &Endpoint) -> State {
     }
 }
 
-fn check(node: &Node, endpoint: &Endpoint, result: &Success, damaged: bool) {
+fn check(node: &Node, slot: usize, endpoint: &Endpoint, result: &Success, damaged: bool) {
     let endpoint = Endpoint { result: Some(result.clone()), ..endpoint.clone() };
-    if let Err(error) = node.runtime.check(&node.list, &endpoint) {
+    if let Err(error) = node.runtime.check(node.list(slot), &endpoint) {
         let text = format!("CHECK of {}: {} {}", endpoint.container_id, error.msg(), error.cause());
         assert!(damaged || is_excused(&error), "{text}");
     }
@@ -201,10 +205,10 @@ fn check(node: &Node, endpoint: &Endpoint, result: &Success, damaged: bool) {
 fn deleted(node: &Node, slot: usize, endpoint: &Endpoint, dice: &mut Dice) -> State {
     node.addresses.lock().unwrap().retain(|_, holder| *holder != slot);
     for _ in 0..50 {
-        match node.runtime.del(&node.list, endpoint) {
+        match node.runtime.del(node.list(slot), endpoint) {
             Ok(()) => {
                 if dice.roll(8) == 0 {
-                    let left = node.remains(endpoint.container_id.as_str());
+                    let left = node.remains(slot);
                     assert!(left.is_empty(), "DEL of c{slot} left {left:?}");
                 }
                 return State::Gone;
@@ -237,7 +241,7 @@ fn kill_one(node: &Node, dice: &mut Dice) {
         plugins.iter().filter(|(_, parent)| is_ours(parent)).filter_map(|(pid, _)| pid.parse::<i32>().ok());
     let found: Vec<i32> = found.collect();
     if !found.is_empty() {
-        let pid = found[usize::try_from(dice.roll(found.len() as u64)).unwrap()];
+        let pid = *dice.pick(&found);
         // It may have ended just now.
         if kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok() {
             node.killed.fetch_add(1, Ordering::Relaxed);
@@ -245,15 +249,37 @@ fn kill_one(node: &Node, dice: &mut Dice) {
     }
 }
 
+/// GC in which all live, and STATUS.
+fn collect_garbage(node: &Node, list: &ConfList) {
+    let all: Vec<Attachment> =
+        (0..SLOTS).map(|slot| Node::endpoint(slot, String::new()).on(&list.name)).collect();
+    for (verb, ended) in [("GC", node.runtime.gc(list, &all)), ("STATUS", node.runtime.status(list))] {
+        if let Err(error) = ended {
+            assert!(is_excused(&error), "{verb}: {} {}", error.msg(), error.cause());
+        }
+    }
+}
+
+/// The clock goes an hour on or back.
+fn jump(dice: &mut Dice) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let then = if dice.roll(2) == 0 { now + 3600 } else { now - 3600 };
+    let set = Command::new("date").args(["-s", &format!("@{then}")]).output().unwrap();
+    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+}
+
 /// What happens to the node meanwhile.
 fn trouble(node: &Node, seed: u64) {
-    let mut dice = Dice(seed | 1);
+    let mut dice = Dice::new(seed);
     let run = |program: &str, args: &[&str]| drop(Command::new(program).args(args).output());
     let mut turn = 0_u64;
     while !node.over.load(Ordering::Relaxed) {
-        std::thread::sleep(Duration::from_millis(20 + dice.roll(60)));
+        std::thread::sleep(Duration::from_millis(20 + dice.roll(60) as u64));
         turn += 1;
         match turn % 100 {
+            // Rules of ours are not in these tables.
+            10 => run("iptables", &["-t", "nat", "-F"]),
+            60 if number("SOAK_CLOCK", 0) == 1 => jump(&mut dice),
             25 => {
                 // Somebody cleans up too much. What is being added meanwhile would be damaged unnoticed, so nobody works then.
                 let _quiet = node.quiet.write().unwrap();
@@ -268,14 +294,8 @@ fn trouble(node: &Node, seed: u64) {
                 std::fs::remove_file(filler).unwrap();
             }
             75 => {
-                let all: Vec<Attachment> = (0..SLOTS)
-                    .map(|slot| Node::endpoint(&format!("c{slot}"), slot, String::new()).on(&node.list.name))
-                    .collect();
-                if let Err(error) = node.runtime.gc(&node.list, &all) {
-                    assert!(is_excused(&error), "GC: {} {}", error.msg(), error.cause());
-                }
-                if let Err(error) = node.runtime.status(&node.list) {
-                    assert!(is_excused(&error), "STATUS: {} {}", error.msg(), error.cause());
+                for list in &node.lists {
+                    collect_garbage(node, list);
                 }
             }
             n if n % 3 == 0 => kill_one(node, &mut dice),
@@ -288,14 +308,9 @@ fn trouble(node: &Node, seed: u64) {
     }
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
-
 #[test]
 fn nothing_is_lost_and_nothing_is_left() {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    let (seconds, seed) = (number("SOAK_SECONDS", 20), number("SOAK_SEED", now));
+    let (seconds, seed) = (number("SOAK_SECONDS", 20), seed("SOAK_SEED"));
     raise_file_limit();
     // For the small disk.
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
@@ -327,16 +342,19 @@ fn nothing_is_lost_and_nothing_is_left() {
     );
     assert!(done.0 > 100 && done.1 > 0, "{done:?}");
     for slot in 0..SLOTS {
-        let left = node.remains(&format!("c{slot}"));
+        let left = node.remains(slot);
         assert!(left.is_empty(), "SOAK_SEED={seed}: c{slot} left {left:?}");
     }
     // Whatever was killed half-way and belongs to nobody: GC finishes.
-    node.runtime.gc(&node.list, &[]).unwrap();
+    for list in &node.lists {
+        node.runtime.gc(list, &[]).unwrap();
+    }
     let end = Snapshot::take();
     let strange: Vec<&String> =
-        end.links.keys().filter(|name| !["lo", "soak0"].contains(&name.as_str())).collect();
+        end.links.keys().filter(|name| !["lo", "soak0", "soak1"].contains(&name.as_str())).collect();
     assert!(strange.is_empty(), "SOAK_SEED={seed}: {strange:?}");
-    assert!(!end.rules.contains("cni/soak/"), "SOAK_SEED={seed}: {}", end.rules);
+    let ours = node.lists.iter().find(|list| end.rules.contains(&format!("cni/{}/", list.name)));
+    assert!(ours.is_none(), "SOAK_SEED={seed}: {}", end.rules);
     assert!(leases(&node.dir.path().join("leases")).is_empty());
     nix::mount::umount2(&node.dir.path().join("leases"), nix::mount::MntFlags::MNT_DETACH).unwrap();
 }

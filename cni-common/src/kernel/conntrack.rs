@@ -50,7 +50,7 @@ fn header(v4: bool) -> NetfilterHeader {
     NetfilterHeader::new(family, 0, 0)
 }
 
-fn read(message: NetfilterMessage) -> Option<Flow> {
+pub(super) fn read(message: NetfilterMessage) -> Option<Flow> {
     let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.inner else {
         return None;
     };

@@ -1,6 +1,8 @@
 //! Touching the machine: network namespaces, sysctls, rtnetlink and nf_tables. No helper program is
 //! run, but for iptables where a config asks for it.
 
+#[cfg(test)]
+mod answers;
 mod backend;
 pub mod conntrack;
 pub mod iptables;

@@ -2,6 +2,8 @@
 
 mod bench;
 mod compare;
+mod faults;
+mod load;
 mod run;
 
 use crate::cases;
@@ -35,6 +37,12 @@ enum Command {
     /// Times plugins, whole processes from the outside, in turn with those that they are compared with. Exit code 0, or 2 when it could
     /// not run.
     Bench(bench::BenchArgs),
+    /// Breaks whole chains: every system call of every process kills it, or fails; then DEL and GC, and all has to be as before.
+    /// Exit code 0: it was each time, 1: it was not, 2: could not run.
+    Faults(faults::FaultsArgs),
+    /// Holds many attachments of one chain at once, and tells what an ADD and a DEL take as their number grows; then what DELs after a
+    /// reboot take, and GC. Exit code 0, or 2 when something did not work.
+    Load(load::LoadArgs),
     /// Lists the cases.
     List,
 }
@@ -71,6 +79,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run_command(&args),
         Command::Compare(args) => compare::compare_command(&args),
         Command::Bench(args) => bench::bench_command(&args),
+        Command::Faults(args) => faults::faults_command(&args),
+        Command::Load(args) => load::load_command(&args),
         Command::List => list().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {

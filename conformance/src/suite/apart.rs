@@ -38,7 +38,7 @@ pub fn enter(plugin_dirs: &[&Path]) -> io::Result<()> {
         let folder = Path::new(folder);
         let needed = plugin_dirs.iter().any(|dir| dir.starts_with(folder));
         if folder.is_dir() && !needed {
-            mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), none)
+            mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
                 .map_err(|errno| io::Error::other(format!("a {} of our own: {errno}", folder.display())))?;
         }
     }

@@ -6,7 +6,7 @@ use super::case::Verdict;
 use super::steps::Step;
 use super::subject::Role;
 use crate::expect;
-use crate::snapshot::{Snapshot, files, shaping};
+use crate::snapshot::{Snapshot, difference, files, shaping};
 use std::time::{Duration, Instant};
 
 /// How long the kernel may take to clear away what belonged to a dead namespace.
@@ -22,13 +22,7 @@ impl Bed<'_> {
         self.note(Step::shell(
             "# the suite looks: ip -d addr; ip route; bridge vlan; nft list ruleset; tc qdisc; find \"$DIR\"",
         ));
-        let host = Snapshot::take();
-        let mut lines: Vec<String> = Vec::new();
-        lines.extend(host.links.iter().map(|(name, text)| format!("link {name}: {text}")));
-        lines.extend(host.addresses.iter().map(|line| format!("address {line}")));
-        lines.extend(host.routes.iter().map(|line| format!("route {line}")));
-        lines.extend(host.vlans.iter().map(|line| format!("VLANs of {line}")));
-        lines.extend(host.rules.lines().map(|line| format!("rule {}", line.trim())));
+        let mut lines = Snapshot::take().lines();
         lines.extend(shaping().iter().map(|line| format!("shaping {line}")));
         for folder in ["leases", "state", "tuning"] {
             let kept = |name: &str| !name.contains("last_reserved_ip") && !name.ends_with("lock");
@@ -73,7 +67,8 @@ impl Bed<'_> {
 
     fn becomes(&self, before: &Look, is_well: impl Fn(&Look) -> bool) -> Verdict {
         let now = self.settled(&is_well);
-        expect!(is_well(&now), "the machine as it was before", "{}", difference(before, &now));
+        let found = difference(before, &now).unwrap_or_default();
+        expect!(is_well(&now), "the machine as it was before", "{found}");
         Ok(())
     }
 
@@ -91,18 +86,8 @@ impl Bed<'_> {
 
     /// The container has to be as `before`.
     pub fn is_back_inside(&self, pod: &Pod, before: &Look) -> Verdict {
-        let now = self.look_inside(pod);
-        expect!(now == *before, "the container as it was before", "{}", difference(before, &now));
+        let found = difference(before, &self.look_inside(pod));
+        expect!(found.is_none(), "the container as it was before", "{}", found.unwrap_or_default());
         Ok(())
     }
-}
-
-fn difference(before: &Look, now: &Look) -> String {
-    let list = |title: &str, one: &Look, other: &Look| {
-        let lines: Vec<&str> = one.iter().filter(|line| !other.contains(line)).map(String::as_str).collect();
-        if lines.is_empty() { String::new() } else { format!("{title}: {}", lines.join("; ")) }
-    };
-    let parts = [list("left behind", now, before), list("missing", before, now)];
-    let text = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n");
-    if text.is_empty() { "the same things in other numbers".to_owned() } else { text }
 }

@@ -98,7 +98,7 @@ pub fn link_to(socket: &mut Socket, ip: IpAddr) -> Result<Option<u32>, Refusal> 
     }
 }
 
-fn read(message: &RouteMessage) -> Option<Found> {
+pub(in crate::kernel) fn read(message: &RouteMessage) -> Option<Found> {
     let any: IpAddr = match message.header.address_family {
         AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
         _ => Ipv6Addr::UNSPECIFIED.into(),

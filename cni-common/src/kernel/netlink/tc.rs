@@ -192,7 +192,7 @@ pub struct Qdisc {
 }
 
 impl Qdisc {
-    fn from_message(message: TcMessage) -> Self {
+    pub(in crate::kernel) fn from_message(message: TcMessage) -> Self {
         let mut qdisc = Self { kind: String::new(), tbf: None, handle: message.header.handle };
         for attribute in message.attributes {
             match attribute {
@@ -328,7 +328,7 @@ pub fn filters(socket: &mut Socket, index: u32, ingress: &Qdisc) -> Result<Vec<F
 }
 
 impl Filter {
-    fn from_message(filter: TcMessage) -> Self {
+    pub(in crate::kernel) fn from_message(filter: TcMessage) -> Self {
         let (header, attributes) = filter.into_parts();
         let mut takes_all = false;
         let mut to = None;

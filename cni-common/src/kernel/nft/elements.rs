@@ -238,7 +238,7 @@ pub fn elements(socket: &mut Socket, family: Family, set: &Set) -> Result<Vec<El
     }
 }
 
-fn read(message: NetfilterMessage) -> Vec<Element> {
+pub(in crate::kernel) fn read(message: NetfilterMessage) -> Vec<Element> {
     let NetfilterMessageInner::NfTables(NfTablesMessage::NewSetElement(list)) = message.inner else {
         return vec![];
     };

@@ -1,10 +1,14 @@
-//! Faults at any point of a call: each system call that a plugin makes can kill it, or fail.
+//! Faults at any point of one plugin's call.
 
 use crate::call::{Answer, Call};
 use std::collections::HashMap;
 
+/// The program that does it.
+pub(super) const STRACE: &str = "/usr/bin/strace";
+
 /// A system call of a run: its name, the how-manieth of that name it is (as strace counts), and whether it comes after
 /// stdin was read: what comes before is the C library's start.
+#[derive(Debug, Clone)]
 pub struct Point {
     /// Its name.
     pub name: String,
@@ -34,22 +38,32 @@ pub fn points(call: &Call) -> Vec<Point> {
     let Ok(trace) = tempfile::NamedTempFile::new() else { panic!("no temporary file") };
     let answer = under_strace(call, &trace.path().to_string_lossy(), "trace=all");
     assert!(answer.is_ok(), "{}", answer.dump());
-    let mut counts: HashMap<String, usize> = HashMap::new();
-    let mut ours = false;
-    let mut points = Vec::new();
-    for line in std::fs::read_to_string(trace.path()).unwrap_or_default().lines() {
-        let call = line.split_once(' ').map_or("", |(_, call)| call.trim_start());
-        let Some((name, _)) = call.split_once('(').filter(|_| !call.starts_with(['<', '-', '+'])) else {
-            continue;
-        };
-        ours |= call.starts_with("read(0,");
-        let nth = counts.entry(name.to_owned()).or_default();
-        *nth += 1;
-        points.push(Point { name: name.to_owned(), nth: *nth, ours, text: call.to_owned() });
-    }
+    let mut counter = Counter::default();
+    let trace = std::fs::read_to_string(trace.path()).unwrap_or_default();
+    // One counter for all: a plugin of ours that runs alone is one process.
+    let points: Vec<Point> = trace.lines().filter_map(|line| counter.point(line)).collect();
     let own = points.iter().filter(|point| point.ours).count();
     assert!(points.len() > 50 && own > 10, "{} points, {own} of them ours", points.len());
     points
+}
+
+/// Numbers the system calls of one process as they come by.
+#[derive(Default)]
+pub(super) struct Counter {
+    counts: HashMap<String, usize>,
+    ours: bool,
+}
+
+impl Counter {
+    /// The call that a line of `strace -f` begins; a line may also end one, or tell a signal or an exit.
+    pub(super) fn point(&mut self, line: &str) -> Option<Point> {
+        let text = line.split_once(' ')?.1.trim_start();
+        let (name, _) = text.split_once('(').filter(|_| !text.starts_with(['<', '-', '+']))?;
+        self.ours |= text.starts_with("read(0,");
+        let nth = self.counts.entry(name.to_owned()).or_default();
+        *nth += 1;
+        Some(Point { name: name.to_owned(), nth: *nth, ours: self.ours, text: text.to_owned() })
+    }
 }
 
 /// Runs `call`, and does `what` (`signal=SIGKILL`, `error=EIO`, `delay_enter=MICROSECONDS`) to it at one point.
@@ -59,5 +73,5 @@ pub fn inject(call: &Call, point: &Point, what: &str) -> Answer {
 }
 
 fn under_strace(call: &Call, trace: &str, expression: &str) -> Answer {
-    call.clone().through("/usr/bin/strace", &["-f", "-qq", "-o", trace, "-e", expression]).run()
+    call.clone().through(STRACE, &["-f", "-qq", "-o", trace, "-e", expression]).run()
 }
