@@ -2,19 +2,19 @@
 
 use crate::bench::stats::Times;
 use crate::chains::{Chain, endpoint, tell};
-use crate::{Container, Host, Snapshot, leases};
+use crate::{Container, Host, Snapshot, leases, write_file};
 use cni_common::invoke::PluginPath;
 use cni_common::runtime::{Cache, ConfList, Endpoint, Runtime};
 use cni_common::spec::{Attachment, Error};
-use nix::sys::resource::{UsageWho, getrusage};
-use std::collections::HashSet;
-use std::fmt::Write;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+/// How often an operation is tried before it is given up.
+const TRIES: usize = 5;
 /// Where it is measured, as far as there are so many.
 const STEPS: [usize; 7] = [1, 10, 30, 100, 300, 1000, 3000];
 /// So many attachments go and come again at each step, one after the other.
@@ -35,17 +35,17 @@ pub struct Step {
     pub adds: f64,
     /// DELs in a second, 16 at once.
     pub dels: f64,
-    /// The largest process so far, in KiB.
-    pub memory: i64,
+    /// The largest process of an ADD, in KiB, where `time` is there to tell.
+    pub memory: Option<u64>,
 }
 
 /// What was measured.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// As the number grew.
-    pub steps: Vec<Step>,
     /// So many DELs at once, after their namespaces had gone with all that was in them, and how long all of them took.
     pub reboot: (usize, Duration),
+    /// How many operations failed, and were done again.
+    pub failures: usize,
     /// GC of so many, and how long it took; nothing where the plugins speak no version that has it.
     pub gc: Option<(usize, Duration)>,
 }
@@ -56,23 +56,24 @@ struct Node {
     list: ConfList,
     families: usize,
     held: Vec<(Endpoint, Container)>,
-    addresses: Mutex<HashSet<IpAddr>>,
+    failures: AtomicUsize,
     _host: Host,
 }
 
-/// Holds up to `most` attachments of `chain`. `step` is told the number, as it grows.
+/// Holds up to `most` attachments of `chain`. `step` is told what each step shows.
 ///
 /// # Errors
-/// When an operation fails, an address is given twice, or something is left.
-pub fn load(chain: &Chain, most: usize, step: &(dyn Fn(usize) + Sync)) -> Result<Loaded, String> {
+/// When an operation fails each time, or there are more or fewer leases and links than attachments: no two share an address then, as a lease is one
+/// address's.
+pub fn load(chain: &Chain, most: usize, step: &dyn Fn(&Step)) -> Result<Loaded, String> {
     let mut node = Node::new(chain)?;
     let mut loaded = Loaded::default();
     for held in STEPS.into_iter().filter(|held| *held < most).chain([most]) {
         while node.held.len() < held {
             node.grow()?;
-            step(node.held.len());
         }
-        loaded.steps.push(node.measure()?);
+        node.holds(held)?;
+        step(&node.measure()?);
     }
     loaded.reboot = node.reboot(most * 3 / 10)?;
     while node.held.len() < most {
@@ -81,7 +82,7 @@ pub fn load(chain: &Chain, most: usize, step: &(dyn Fn(usize) + Sync)) -> Result
     if chain.version.as_str() >= "1.1.0" {
         loaded.gc = Some(node.collect_garbage(most / 10)?);
     }
-    node.end()?;
+    loaded.failures = node.end()?;
     Ok(loaded)
 }
 
@@ -89,6 +90,17 @@ impl Node {
     fn new(chain: &Chain) -> Result<Self, String> {
         let host = Host::enter();
         let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let timed = dir.path().join("timed");
+        std::fs::create_dir(&timed).map_err(|error| error.to_string())?;
+        for name in &chain.executables {
+            let (real, told) = (chain.bin.join(name), dir.path().join("memory"));
+            let script = format!(
+                "#!/bin/sh\nexec /usr/bin/time -a -o '{}' -f %M '{}'\n",
+                told.display(),
+                real.display()
+            );
+            write_file(&timed.join(name), script, 0o700);
+        }
         Ok(Self {
             list: chain.list(dir.path()).map_err(|error| tell("its config", &error))?,
             runtime: Runtime {
@@ -98,7 +110,7 @@ impl Node {
             },
             families: chain.first_addresses().len(),
             held: vec![],
-            addresses: Mutex::default(),
+            failures: AtomicUsize::new(0),
             dir,
             _host: host,
         })
@@ -108,35 +120,34 @@ impl Node {
         self.dir.path().join("leases")
     }
 
-    fn add(&self, endpoint: &Endpoint) -> Result<(), String> {
-        let result = self.runtime.add(&self.list, endpoint);
-        let result = result.map_err(|error| tell(&format!("ADD of {}", endpoint.container_id), &error))?;
-        let mut addresses = self.addresses.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for ip in &result.ips {
-            let ip = ip.address.addr();
-            if !addresses.insert(ip) {
-                return Err(format!("{ip} of {} is another's", endpoint.container_id));
+    /// Tries it again when it fails, and counts that.
+    fn insist(
+        &self,
+        what: &str,
+        endpoint: &Endpoint,
+        work: impl Fn() -> Result<(), Error>,
+    ) -> Result<(), String> {
+        let mut tries = 0;
+        while let Err(error) = work() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            tries += 1;
+            if tries == TRIES {
+                return Err(tell(&format!("{what} of {}", endpoint.container_id), &error));
             }
         }
         Ok(())
     }
 
+    fn add(&self, endpoint: &Endpoint) -> Result<(), String> {
+        self.insist("ADD", endpoint, || match self.runtime.add(&self.list, endpoint) {
+            Ok(_) => Ok(()),
+            // As every runtime does.
+            Err(error) => self.runtime.del(&self.list, endpoint).and(Err(error)),
+        })
+    }
+
     fn del(&self, endpoint: &Endpoint) -> Result<(), String> {
-        // Its result is in the cache, and gone after it.
-        let kept = self.runtime.cache.as_ref().and_then(|cache| cache.load(&endpoint.on(&self.list.name)));
-        let addresses = kept.map(|entry| entry.result["ips"].clone()).unwrap_or_default();
-        let texts = addresses
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|ip| ip["address"].as_str()?.split('/').next());
-        let gone: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
-        self.addresses
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .retain(|ip| !gone.contains(ip));
-        let done = self.runtime.del(&self.list, endpoint);
-        done.map_err(|error: Error| tell(&format!("DEL of {}", endpoint.container_id), &error))
+        self.insist("DEL", endpoint, || self.runtime.del(&self.list, endpoint))
     }
 
     /// One more.
@@ -169,8 +180,20 @@ impl Node {
             del: Times::of(&dels),
             adds: rate(add_all),
             dels: rate(del_all),
-            memory: getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0, |usage| usage.max_rss()),
+            memory: self.memory(),
         })
+    }
+
+    /// What the largest process of an ADD of the newest attachment holds. Its kernel counts what it was forked from, too: we are larger than a
+    /// plugin, `time` is not.
+    fn memory(&self) -> Option<u64> {
+        let (endpoint, _) = self.held.last()?;
+        let runtime =
+            Runtime { path: PluginPath::of_dirs(&[self.dir.path().join("timed")]), ..self.runtime.clone() };
+        self.del(endpoint).ok()?;
+        runtime.add(&self.list, endpoint).ok()?;
+        let told = std::fs::read_to_string(self.dir.path().join("memory")).ok()?;
+        told.lines().filter_map(|line| line.parse().ok()).max()
     }
 
     /// Namespaces go, with their links, and nobody says so; then all those DELs at once.
@@ -212,12 +235,13 @@ impl Node {
         }
     }
 
-    fn end(mut self) -> Result<(), String> {
+    fn end(mut self) -> Result<usize, String> {
         while let Some((endpoint, _container)) = self.held.pop() {
             self.del(&endpoint)?;
         }
         self.holds(0)?;
-        await_links(0)
+        await_links(0)?;
+        Ok(self.failures.load(Ordering::Relaxed))
     }
 }
 
@@ -259,19 +283,25 @@ fn at_once(
     Ok(begun.elapsed())
 }
 
-/// For people.
-#[must_use]
-pub fn table(loaded: &Loaded) -> String {
-    let mut text = String::from(
-        "| held | ADD ms (p50 / p95 / p99 / max) | DEL ms | ADDs/s, 16 at once | DELs/s, 16 at once | largest process, KiB |\n|---|---|---|---|---|---|\n",
-    );
-    for Step { held, add, del, adds, dels, memory } in &loaded.steps {
-        let _ = writeln!(text, "| {held} | {add} | {del} | {adds:.0} | {dels:.0} | {memory} |");
+/// The head of a table of steps.
+pub const HEAD: &str = "| held | ADD ms (p50 / p95 / p99 / max) | DEL ms | ADDs/s, 16 at once | DELs/s, 16 at once | largest process of an ADD, KiB |\n|---|---|---|---|---|---|";
+
+impl fmt::Display for Step {
+    /// A row of it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { held, add, del, adds, dels, memory } = self;
+        let memory = memory.map_or_else(|| "–".to_owned(), |memory| memory.to_string());
+        write!(f, "| {held} | {add} | {del} | {adds:.0} | {dels:.0} | {memory} |")
     }
-    let (many, took) = loaded.reboot;
-    let _ = writeln!(text, "\n{many} DELs at once after a reboot: {:.2} s", took.as_secs_f64());
-    if let Some((many, took)) = loaded.gc {
-        let _ = writeln!(text, "GC of {many}: {:.2} s", took.as_secs_f64());
+}
+
+impl fmt::Display for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (many, took) = self.reboot;
+        writeln!(f, "{many} DELs at once after a reboot: {:.2} s", took.as_secs_f64())?;
+        if let Some((many, took)) = self.gc {
+            writeln!(f, "GC of {many}: {:.2} s", took.as_secs_f64())?;
+        }
+        write!(f, "operations that failed, and were done again: {}", self.failures)
     }
-    text
 }

@@ -416,3 +416,41 @@ fn what_can_not_run_is_told() {
         assert!(output.status.code() == Some(2) && stderr.contains(says), "{words:?}: {stderr}");
     }
 }
+
+/// Keeps a file while it works, which only the end of its work removes.
+const FORGETFUL: &str = r#"#!/bin/sh
+conf=$(cat)
+mark=$(printf %s "$conf" | sed 's/.*"dataDir":"\([^"]*\)".*/\1/')/working.$$
+mkdir -p "${mark%/*}"; : >"$mark"
+printf %s "$conf" | REAL
+code=$?
+rm -f "$mark"
+exit $code
+"#;
+
+#[test]
+fn faults_find_what_a_killed_plugin_leaves() {
+    let dir = tempfile::tempdir().unwrap();
+    symlink(bin_dir().join("bridge"), dir.path().join("bridge")).unwrap();
+    let real = bin_dir().join("host-local").display().to_string();
+    write_file(&dir.path().join("host-local"), FORGETFUL.replace("REAL", &real), 0o755);
+    let faults = |dir: &Path| {
+        let words = ["--every", "25", "--filter", "plugins, IPv4"];
+        Command::new(program()).args(["faults", "--plugin-dir"]).arg(dir).args(words).output().unwrap()
+    };
+    let found = faults(dir.path());
+    let text = String::from_utf8_lossy(&found.stdout);
+    assert_eq!(found.status.code(), Some(1), "{text}");
+    let kill = text.lines().position(|line| line.contains("BROKEN ADD: SIGKILL in host-local")).expect(&text);
+    assert!(text.lines().nth(kill + 1).unwrap().contains("left behind: file working."), "{text}");
+    // The same without that.
+    std::fs::remove_file(dir.path().join("host-local")).unwrap();
+    symlink(real, dir.path().join("host-local")).unwrap();
+    let found = faults(dir.path());
+    let text = String::from_utf8_lossy(&found.stdout);
+    assert_eq!(found.status.code(), Some(0), "{text}");
+    assert!(
+        text.contains("DEL bridge") && text.contains("GC  host-local") && text.contains("SIGKILL"),
+        "{text}"
+    );
+}

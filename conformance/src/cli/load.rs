@@ -1,11 +1,12 @@
 //! `load`.
 
-use super::{Progress, real};
+use super::real;
 use crate::chains::chains;
-use crate::load::{load, table};
+use crate::load::{HEAD, load};
 use crate::suite::apart;
 use crate::suite::subject::Subject;
 use clap::Args;
+use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,15 +34,17 @@ pub(super) fn load_command(args: &LoadArgs) -> io::Result<ExitCode> {
         let names: Vec<&str> = all.iter().map(|chain| chain.name.as_str()).collect();
         return Err(io::Error::other(format!("no chain {:?}; there are: {}", args.chain, names.join("; "))));
     };
-    let progress = Progress::new(args.attachments.into());
-    let loaded = load(chain, args.attachments.into(), &|held| progress.step(&held.to_string()));
-    progress.end();
-    write!(
-        io::stdout(),
-        "{}, {}\n\n{}",
-        dir.display(),
-        chain.name,
-        table(&loaded.map_err(io::Error::other)?)
-    )?;
-    Ok(ExitCode::SUCCESS)
+    let mut out = io::stdout();
+    writeln!(out, "{}, {}\n\n{HEAD}", dir.display(), chain.name)?;
+    // What thousands of calls log would bury it.
+    let stderr = nix::unistd::dup(io::stderr())?;
+    nix::unistd::dup2_stderr(fs::File::options().write(true).open("/dev/null")?)?;
+    let loaded = load(chain, args.attachments.into(), &|step| {
+        // Nobody reads it any more: the end says so.
+        let _ = writeln!(io::stdout(), "{step}");
+    });
+    nix::unistd::dup2_stderr(stderr)?;
+    let loaded = loaded.map_err(io::Error::other)?;
+    writeln!(out, "\n{loaded}")?;
+    Ok(if loaded.failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

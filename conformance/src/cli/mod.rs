@@ -41,7 +41,7 @@ enum Command {
     /// Exit code 0: it was each time, 1: it was not, 2: could not run.
     Faults(faults::FaultsArgs),
     /// Holds many attachments of one chain at once, and tells what an ADD and a DEL take as their number grows; then what DELs after a
-    /// reboot take, and GC. Exit code 0, or 2 when something did not work.
+    /// reboot take, and GC. Exit code 0, 1 when operations failed and had to be repeated, 2 when something did not work at all.
     Load(load::LoadArgs),
     /// Lists the cases.
     List,
