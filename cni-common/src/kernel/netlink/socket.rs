@@ -13,12 +13,13 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::Range;
 use std::panic::catch_unwind;
+use std::time::{Duration, Instant};
 
 /// Room for most datagrams: the kernel fits those of a dump into the buffer that it was last read with, unless a single
 /// object is larger.
 const BUFFER: usize = 16 * 1024;
-/// How often a dump that the kernel says was torn is asked for again.
-const DUMP_TRIES: u32 = 5;
+/// How long a dump that the kernel says was torn is asked for again: on a node where pods come and go all the time, most are.
+const DUMP_PATIENCE: Duration = Duration::from_secs(20);
 /// `NLM_F_DUMP_INTR`: what a dump shows changed while it was made.
 const NLM_F_DUMP_INTR: u16 = 0x10;
 /// `NLM_F_CAPPED`: an error message repeats only the header of what it answers.
@@ -190,7 +191,8 @@ impl Socket {
     where
         M: NetlinkSerializable + NetlinkDeserializable + Debug + Clone,
     {
-        for _ in 0..DUMP_TRIES {
+        let begun = Instant::now();
+        while begun.elapsed() < DUMP_PATIENCE {
             match self.dump_once(doing, body.clone()) {
                 Ok(list) => return Ok(list),
                 Err(Torn::Refused(refusal)) => return Err(refusal),
@@ -342,7 +344,9 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::netlink::RouteNetlinkMessage;
+    use crate::kernel::netlink::{RouteNetlinkMessage, link};
+    use crate::spec::IfName;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn bytes_that_are_no_messages_are_an_error_not_a_panic() {
@@ -358,6 +362,34 @@ mod tests {
         }
         assert!(parse::<RouteNetlinkMessage>(&[0; 15]).unwrap().is_empty());
         assert!(parse::<RouteNetlinkMessage>(&[0; 16]).is_err());
+    }
+
+    /// As on a node where hundreds of pods come and go at once.
+    #[test]
+    fn a_list_that_changes_all_the_time_is_read_in_the_end() {
+        let host = cni_conformance::Host::enter();
+        for n in 0..150 {
+            host.ip(&format!("link add up{n} type bridge"));
+        }
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let changing = scope.spawn(|| {
+                let mut socket = Socket::route().unwrap();
+                let names = (0..1000).map(|n| IfName::try_from(format!("new{n}").as_str()).unwrap());
+                for name in names.take_while(|_| !over.load(Ordering::Relaxed)) {
+                    socket.ack(link::create_ifb(&name, 1500)).unwrap();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let mut socket = Socket::route().unwrap();
+            let lists: Vec<_> = (0..40).map(|_| link::list(&mut socket, None)).collect();
+            over.store(true, Ordering::Relaxed);
+            changing.join().unwrap();
+            for list in lists {
+                // lo is there as well.
+                assert!(list.unwrap().len() > 150);
+            }
+        });
     }
 
     #[test]
