@@ -35,7 +35,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 const FILE: &str = ".index";
-const ASIDE: &str = ".index.new";
+pub(crate) const ASIDE: &str = ".index.new";
 const MAGIC: &[u8; 8] = b"CNIidx\x00\x02";
 const HEADER: usize = 64;
 const RECORD: usize = 24;

@@ -75,7 +75,12 @@ impl Store {
             other => {
                 other.io(format!("look at the folder of leases {}", self.dir.display()))?;
                 self.distrust()?;
-                self.take_lock().map(Some)
+                let locked = self.take_lock()?;
+                // What somebody who was killed wrote aside; whoever holds the lock now writes nothing there.
+                for aside in [ASIDE, crate::index::ASIDE] {
+                    let _ = std::fs::remove_file(self.dir.join(aside));
+                }
+                Ok(Some(locked))
             }
         }
     }

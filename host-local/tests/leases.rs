@@ -471,7 +471,7 @@ fn many_at_once_get_addresses_of_their_own_and_share_with_the_reference() {
 }
 
 #[test]
-fn a_torn_write_aside_is_replaced() {
+fn a_torn_write_aside_is_replaced_or_removed() {
     let bed = Bed::new();
     let conf = bed.conf(&json!([[{"subnet": "10.1.0.0/24"}]]));
     bed.put(".lease.new", "half");
@@ -482,6 +482,13 @@ fn a_torn_write_aside_is_replaced() {
     add(&conf, "c2");
     assert_eq!(bed.leases()["net/10.1.0.2"], "c1\r\neth0");
     assert_eq!(std::fs::metadata(bed.dir().join("10.1.0.2")).unwrap().permissions().mode() & 0o777, 0o600);
+    // Nor is it left when no ADD comes any more.
+    for aside in [".lease.new", ".index.new"] {
+        bed.put(aside, "half");
+    }
+    Call::new("host-local").command("DEL", &conf).attachment("nobody", "eth0").run().ok();
+    assert!(!bed.dir().join(".lease.new").exists() && !bed.dir().join(".index.new").exists());
+    assert_eq!(bed.leases().len(), 2);
 }
 
 #[test]

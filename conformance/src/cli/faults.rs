@@ -2,7 +2,7 @@
 
 use super::{COULD_NOT_RUN, Progress, real};
 use crate::chains::chains;
-use crate::faults::run::{Report, run, table};
+use crate::faults::run::{Fault, Report, faults, run, table};
 use crate::suite::apart;
 use crate::suite::expect::matches;
 use crate::suite::subject::Subject;
@@ -23,8 +23,8 @@ pub(super) struct FaultsArgs {
     /// Only each Nth of the faults.
     #[arg(long, value_name = "N", default_value = "1")]
     every: NonZeroUsize,
-    /// How many machines at once.
-    #[arg(long, value_name = "N", default_value = "2")]
+    /// How many machines at once. They mostly wait for their kernel.
+    #[arg(long, value_name = "N", default_value = "8")]
     jobs: NonZeroUsize,
 }
 
@@ -45,8 +45,13 @@ pub(super) fn faults_command(args: &FaultsArgs) -> io::Result<ExitCode> {
     std::panic::set_hook(Box::new(|_| ()));
     let mut reports = Vec::new();
     for chain in chains {
-        let progress = Progress::new(0);
-        reports.push(run(&chain, args.every.get(), args.jobs.get(), &|plugin| progress.step(plugin)));
+        let Ok(faults) = faults(&chain).inspect_err(|why| reports.push(Report::failed(&chain, why))) else {
+            continue;
+        };
+        let faults: Vec<Fault> = faults.into_iter().step_by(args.every.get()).collect();
+        writeln!(io::stderr(), "{}: {} faults", chain.name, faults.len())?;
+        let progress = Progress::new(faults.len());
+        reports.push(run(&chain, &faults, args.jobs.get(), &|plugin| progress.step(plugin)));
         progress.end();
     }
     io::stdout().write_all(table(&reports).as_bytes())?;

@@ -10,9 +10,12 @@ use std::fmt::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// When a machine panics.
+const UNFIT: &str = "the machine did not do what it has to";
+
 /// A fault to be.
 #[derive(Debug, Clone)]
-struct Fault {
+pub struct Fault {
     verb: Verb,
     process: Process,
     point: Point,
@@ -49,21 +52,34 @@ pub struct Report {
     pub failed: Option<String>,
 }
 
-/// Breaks `chain` with every `every`th fault there is, on `jobs` machines, and calls `step` after each.
+impl Report {
+    /// Of a chain that does not work.
+    #[must_use]
+    pub fn failed(chain: &Chain, why: &str) -> Self {
+        Self { chain: chain.name.clone(), failed: Some(why.to_owned()), ..Self::default() }
+    }
+}
+
+/// All faults there are for `chain`.
+///
+/// # Errors
+/// Why the chain does not work without any.
+pub fn faults(chain: &Chain) -> Result<Vec<Fault>, String> {
+    // A machine is a thread's.
+    std::thread::scope(|scope| scope.spawn(|| plan(chain)).join()).unwrap_or_else(|_| Err(UNFIT.to_owned()))
+}
+
+/// Breaks `chain` with each of `faults`, on `jobs` machines, and calls `step` after each.
 #[must_use]
-pub fn run(chain: &Chain, every: usize, jobs: usize, step: &(dyn Fn(&str) + Sync)) -> Report {
+pub fn run(chain: &Chain, faults: &[Fault], jobs: usize, step: &(dyn Fn(&str) + Sync)) -> Report {
     let mut report = Report { chain: chain.name.clone(), ..Report::default() };
-    let faults = match on_a_thread(|| plan(chain)) {
-        Ok(faults) => faults.into_iter().step_by(every).collect::<Vec<_>>(),
-        Err(why) => return Report { failed: Some(why), ..report },
-    };
     let next = AtomicUsize::new(0);
     let shared = Mutex::new(&mut report);
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs.max(1))
             .map(|_| {
                 scope.spawn(|| {
-                    while let Some(fault) = work(chain, &faults, &next, &shared, step) {
+                    while let Some(fault) = work(chain, faults, &next, &shared, step) {
                         tell(&shared, |report| report.broken.push(fault));
                     }
                 })
@@ -72,7 +88,7 @@ pub fn run(chain: &Chain, every: usize, jobs: usize, step: &(dyn Fn(&str) + Sync
         for worker in workers {
             if worker.join().is_err() {
                 tell(&shared, |report| {
-                    report.failed = Some("the machine did not do what it has to".to_owned());
+                    report.failed = Some(UNFIT.to_owned());
                 });
             }
         }
@@ -99,6 +115,14 @@ fn work(
             return None;
         }
     };
+    if let Some(why) = &node.unchecked {
+        let line = format!("without any fault: {why}; CHECK is not asked any more");
+        tell(report, |report| {
+            if !report.broken.contains(&line) {
+                report.broken.push(line);
+            }
+        });
+    }
     while let Some(fault) = faults.get(next.fetch_add(1, Ordering::Relaxed)) {
         let ended = attempt(&node, fault);
         step(&fault.process.plugin);
@@ -171,12 +195,6 @@ fn attempt(node: &Node, fault: &Fault) -> Result<(), String> {
     node.operate(Verb::Gc).map_err(|why| format!("after it, {why}"))?;
     node.is_as_before()?;
     node.life().map_err(|why| format!("after all, {why}"))
-}
-
-/// A machine is a thread's.
-fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
-    std::thread::scope(|scope| scope.spawn(work).join())
-        .unwrap_or_else(|_| Err("the machine did not do what it has to".to_owned()))
 }
 
 /// For people: what was tried, by chain, verb and plugin, and what broke.
