@@ -1,6 +1,7 @@
 //! One run of a plugin. It goes on while we do other work; [`Running::wait`] reads its answer.
 
 use super::program::linker_variables;
+use super::wait::wait_within;
 use crate::plugin::Command;
 use crate::spec::{Code, Coded, Error, Result};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -14,7 +15,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
-use wait_timeout::ChildExt;
 
 /// How long a plugin that was told to stop may take to undo.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -100,7 +100,7 @@ impl Running {
             None => child.wait().io(&doing)?,
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                match child.wait_timeout(left).io(&doing)? {
+                match wait_within(&mut child, left).io(&doing)? {
                     Some(status) => status,
                     None => return Err(self.stop(&mut child)),
                 }
@@ -114,7 +114,7 @@ impl Running {
     fn stop(&self, child: &mut Child) -> Error {
         let pid = i32::try_from(child.id()).map(Pid::from_raw);
         let told = pid.is_ok_and(|pid| kill(pid, Signal::SIGTERM).is_ok());
-        let how = match child.wait_timeout(PATIENCE) {
+        let how = match wait_within(child, PATIENCE) {
             Ok(Some(_)) if told => "it was told to stop and did",
             // A child that is gone can't be killed, which is all that could go wrong.
             _ => {

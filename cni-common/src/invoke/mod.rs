@@ -4,6 +4,7 @@ mod exec;
 mod find;
 mod ipam;
 pub mod program;
+mod wait;
 
 pub use exec::Running;
 pub use find::PluginPath;
