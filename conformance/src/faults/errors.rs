@@ -23,12 +23,12 @@ pub fn of(name: &str) -> &'static [&'static str] {
         "lseek" => &["EIO"],
         "fcntl" => &["EINTR", "EAGAIN", "EPERM"],
         "mmap" => &["EAGAIN", "ENOMEM", "EPERM"],
-        "mprotect" | "mremap" | "memfd_create" | "pipe2" | "epoll_create1" | "eventfd2" => &["ENOMEM"],
+        "mprotect" | "mremap" | "memfd_create" | "epoll_create1" | "eventfd2" => &["ENOMEM"],
         "clone" | "clone3" | "fork" | "vfork" => &["EAGAIN", "ENOMEM"],
-        "wait4" | "waitid" | "nanosleep" | "clock_nanosleep" | "pause" => &["EINTR"],
-        "flock" | "poll" | "ppoll" | "select" | "pselect6" | "epoll_wait" | "epoll_pwait" => {
-            &["EINTR", "ENOMEM"]
+        "epoll_wait" | "epoll_pwait" | "wait4" | "waitid" | "nanosleep" | "clock_nanosleep" | "pause" => {
+            &["EINTR"]
         }
+        "flock" | "poll" | "ppoll" | "select" | "pselect6" => &["EINTR", "ENOMEM"],
         "getrandom" => &["EINTR", "EAGAIN"],
         "setns" | "unshare" | "mount" | "umount2" => &["ENOMEM", "EPERM"],
         "prctl" | "kill" | "pidfd_open" | "pidfd_send_signal" => &["EPERM"],

@@ -50,7 +50,7 @@ pub struct Node {
     runtime: Runtime,
     list: ConfList,
     bystander: Endpoint,
-    beside: Container,
+    _beside: Container,
     pod: Container,
     pings: Vec<Child>,
     baseline: Vec<String>,
@@ -83,7 +83,7 @@ impl Node {
             runtime,
             list,
             bystander,
-            beside,
+            _beside: beside,
             pod: Container::new(),
             pings: vec![],
             baseline: vec![],
@@ -162,8 +162,6 @@ impl Drop for Node {
             let _ = ping.kill();
             let _ = ping.wait();
         }
-        // Alive until here: its namespace is the bystander's.
-        let _ = &self.beside;
     }
 }
 
