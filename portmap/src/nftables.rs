@@ -50,6 +50,8 @@ const OUTPUT: Chain = Chain { table: TABLE, name: "output", hook: Some(Hook::Out
 const GUARD: Chain = Chain { table: TABLE, name: "guard", hook: Some(Hook::First) };
 /// How often an ADD that met somebody else's change is tried again.
 const TRIES: u32 = 5;
+/// How many orphans GC deletes in one transaction: the kernel waits for readers of rules once in each, some 12 ms.
+const TOGETHER: usize = 32;
 
 const BY_PORT: &[Field] = &[Field::Protocol, Field::Port];
 const BY_ADDRESS_V4: &[Field] = &[Field::Ipv4(End::Destination), Field::Protocol, Field::Port];
@@ -445,15 +447,33 @@ fn delete_all_of(
 pub fn gc(socket: &mut Socket, is_orphan: impl Fn(&str) -> bool) -> Result<(), Refusal> {
     let mut result = Ok(());
     for family in Family::IP {
+        let mut orphans = Vec::new();
         for name in chains(socket, family, TABLE)? {
             let Some(own) = Own::of_chain(&name) else { continue };
             let tag = rules(socket, family, &own.chain())?.into_iter().next().map(|(_, tag)| tag);
             if tag.is_some_and(|tag| is_orphan(&tag)) {
-                result = result.and(delete_own(socket, family, &own).map(drop));
+                orphans.push(own);
+            }
+        }
+        for some in orphans.chunks(TOGETHER) {
+            // One that is not as it should be, or was deleted since the look, keeps none of the others.
+            if delete_together(socket, family, some).is_err() {
+                for own in some {
+                    result = result.and(delete_own(socket, family, own).map(drop));
+                }
             }
         }
     }
     result
+}
+
+/// All of them or none.
+fn delete_together(socket: &mut Socket, family: Family, orphans: &[Own]) -> Result<(), Refusal> {
+    let mut transaction = Transaction::default();
+    for own in orphans {
+        delete_all_of(socket, family, own, &mut transaction)?;
+    }
+    transaction.commit(socket)
 }
 
 /// Whether `route_localnet` may be on: the guard is there.

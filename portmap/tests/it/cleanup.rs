@@ -3,6 +3,7 @@
 use crate::bed::{BACKENDS, Bed, Pod, add, call, check, conf, del, port, rules, with_prev};
 use cni_conformance::{Answer, Call};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 fn ports() -> Value {
@@ -109,6 +110,46 @@ fn gc_frees_the_dead_only() {
         check(&kept, &pods[0]).fails(100);
         check(&other, &pods[1]).ok();
     }
+}
+
+/// More of them than are deleted at once, and one that can't be.
+#[test]
+fn an_orphan_in_use_keeps_none_of_the_others() {
+    let bed = Bed::new();
+    let pod = bed.pod("c1");
+    let add = |nth: u16| {
+        let conf = with_prev(&conf(&json!([port(8000 + nth, 80, "tcp")]), &json!({})), &pod);
+        call("portmap", "ADD", &conf, &format!("dead{nth}"), &pod.container).run().ok();
+    };
+    let chains = || -> BTreeSet<String> {
+        let listed = bed.host.run("nft", &["list", "chains", "ip"]);
+        let names = listed.lines().filter_map(|line| line.trim().strip_prefix("chain "));
+        names.map(|name| name.trim_end_matches(" {").to_owned()).collect()
+    };
+    let gc = || {
+        let mut conf = conf(&json!(null), &json!({}));
+        conf["cni.dev/valid-attachments"] = json!([]);
+        call("portmap", "GC", &conf, "", &pod.container).run()
+    };
+    add(0);
+    gc().ok();
+    let shared = chains();
+    (0..40).for_each(&add);
+    let others = chains();
+    add(40);
+    let in_use: Vec<String> = chains().difference(&others).cloned().collect();
+    assert_eq!(in_use.len(), 1, "{in_use:?}");
+    let jump = format!("add rule ip cni_portmap foreign jump {}", in_use[0]);
+    bed.host.run("nft", &[&format!("add chain ip cni_portmap foreign; {jump}")]);
+
+    gc().fails(5);
+    let left: Vec<String> = chains().difference(&shared).cloned().collect();
+    let mut expected = vec!["foreign".to_owned(), in_use[0].clone()];
+    expected.sort();
+    assert_eq!(left, expected);
+    bed.host.run("nft", &["flush chain ip cni_portmap foreign; delete chain ip cni_portmap foreign"]);
+    gc().ok();
+    assert_eq!(chains(), shared);
 }
 
 fn theirs(command: &str, conf: &Value, pod: &Pod) -> Answer {
