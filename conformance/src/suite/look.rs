@@ -57,10 +57,12 @@ impl Bed<'_> {
         self.becomes(before, |now| now.iter().all(|line| before.contains(line)))
     }
 
-    /// What the machine holds that was not there `before`, once the kernel has cleared away what it clears by itself.
+    /// What the machine holds that was not there `before`, once the kernel has cleared away what it clears by itself:
+    /// links, and what is theirs. A bridge is not of them, and many a plugin leaves one.
     #[must_use]
     pub fn left_since(&self, before: &Look) -> Look {
-        let mut now = self.settled(|now| now.iter().all(|line| before.contains(line)));
+        let vanishes = |line: &&String| line.starts_with("link ") && !line.contains(r#": kind "bridge" "#);
+        let mut now = self.settled(|now| now.iter().filter(vanishes).all(|line| before.contains(line)));
         now.retain(|line| !before.contains(line));
         now
     }
