@@ -79,10 +79,7 @@ pub fn gc(socket: &mut Socket, network: &NetworkName, valid: &[Attachment]) -> R
         let alias = link.alias.as_deref().unwrap_or_default();
         link.is_ifb() && network.owns_tag(alias) && !valid.contains(alias)
     };
-    let mut outcome = Ok(());
-    for link in link::list(socket, None)?.iter().filter(|link| is_orphan(link)) {
-        // One that can't be deleted does not keep the others.
-        outcome = outcome.and(absent_ok(socket.ack(link::delete(link.index))));
-    }
-    Ok(outcome?)
+    let links = link::list(socket, None)?;
+    let orphans: Vec<&Link> = links.iter().filter(|link| is_orphan(link)).collect();
+    Ok(link::delete_many(socket, &orphans, &links)?)
 }

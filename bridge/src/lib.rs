@@ -247,13 +247,14 @@ fn delete_veth(target: &Target) -> Result<()> {
 
 fn delete_orphans(is_orphan: impl Fn(&str) -> bool) -> Result<()> {
     let mut host = Socket::route()?;
-    let mut outcome = Outcome::default();
-    for link in link::list(&mut host, None)?.into_iter().filter(Link::is_veth) {
-        let Some(tag) = link.alias.filter(|tag| is_orphan(tag)) else { continue };
+    let links = link::list(&mut host, None)?;
+    let mut orphans = Vec::new();
+    for link in links.iter().filter(|link| link.is_veth()) {
+        let Some(tag) = link.alias.as_deref().filter(|tag| is_orphan(tag)) else { continue };
         cni_common::log!("bridge: GC deletes {} of {tag}", link.name);
-        outcome.note(absent_ok(host.ack(link::delete(link.index))).map_err(Error::from));
+        orphans.push(link);
     }
-    outcome.first_error()
+    Ok(link::delete_many(&mut host, &orphans, &links)?)
 }
 
 /// The bridge, the host veth and the container's interface, in the order that everybody expects; then a VLAN's gateway.

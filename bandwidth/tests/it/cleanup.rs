@@ -111,6 +111,29 @@ fn gc_frees_the_dead_only() {
     assert_eq!(gc(json!([])), (names(&["net2/dead/a3"]), true));
 }
 
+/// More of them than are deleted at once. Who puts links into groups has them as they were.
+#[test]
+fn many_dead_go_together_and_nobody_else() {
+    let bed = Bed::new();
+    let ifb = |name: &str, network: &str| {
+        bed.host.ip(&format!("link add {name} type ifb"));
+        bed.host.ip(&format!("link set {name} alias cni/{network}/{name}/eth0"));
+    };
+    for nth in 0..70 {
+        ifb(&format!("dead{nth}"), "net1");
+    }
+    bed.host.ip("link set dead7 group 7");
+    ifb("kept", "net1");
+    ifb("other", "net2");
+    bed.host.ip("link set other group 7");
+    let mut conf = conf(&json!({}));
+    conf["cni.dev/valid-attachments"] = json!([{"containerID": "kept", "ifname": "eth0"}]);
+    bed.call("GC", &conf).run().ok();
+    assert_eq!(ifbs(&bed), ["kept", "other"]);
+    assert!(bed.host.ip("link show group 7").contains("other:"));
+    assert!(bed.host.ip("link show group default").contains("kept:"));
+}
+
 fn theirs(bed: &Bed, command: &str) -> Answer {
     let mut conf = bed.with_prev(&both());
     conf["cniVersion"] = json!("1.0.0");

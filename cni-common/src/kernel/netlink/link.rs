@@ -3,7 +3,7 @@
 use super::RouteNetlinkMessage;
 use super::socket::{Message, Socket};
 use super::{CREATE, SET};
-use crate::kernel::refusal::Refusal;
+use crate::kernel::refusal::{Refusal, absent_ok};
 use crate::spec::{IfName, MacAddr};
 use netlink_packet_core::NLM_F_REQUEST;
 use netlink_packet_route::link::{
@@ -13,6 +13,9 @@ use netlink_packet_route::link::{
 use nix::errno::Errno;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::RawFd;
+
+/// So many links are deleted at once: nobody else can change a link meanwhile.
+const TOGETHER: usize = 32;
 
 /// What is known of a link.
 #[allow(
@@ -47,6 +50,8 @@ pub struct Link {
     pub bound_to: Option<u32>,
     /// Text that says whose it is.
     pub alias: Option<String>,
+    /// The number that makes it one of a group (`ip link set group`), 0 unless somebody gave it another.
+    pub group: u32,
     /// Bridge port flag: frames may leave by the port they came from.
     pub hairpin: bool,
     /// Bridge port flag: no frames to other isolated ports.
@@ -80,6 +85,7 @@ impl Link {
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::Link(index) => link.bound_to = Some(index),
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::Group(group) => link.group = group,
                 LinkAttribute::LinkInfo(infos) => infos.into_iter().for_each(|info| link.read_info(info)),
                 _ => {}
             }
@@ -412,13 +418,58 @@ pub fn delete(index: u32) -> Message<RouteNetlinkMessage> {
     Message { doing: format!("delete link {index}"), flags: SET, body }
 }
 
+/// Deletes `links`; `all` are those that there are. The kernel waits for its own readers (RCU) after each link that is deleted by
+/// itself, and once for a group of links: so these become groups, of numbers that none of the others has.
+///
+/// # Errors
+/// The first refusal but that a link is gone. All the others are deleted then.
+pub fn delete_many(socket: &mut Socket, links: &[&Link], all: &[Link]) -> Result<(), Refusal> {
+    let mut outcome = Ok(());
+    for some in links.chunks(TOGETHER) {
+        if some.len() == 1 || delete_as_group(socket, some, free_group(all)).is_err() {
+            for link in some {
+                outcome = outcome.and(absent_ok(socket.ack(delete(link.index))));
+            }
+        }
+    }
+    outcome
+}
+
+/// All of them or none. One that is gone, or has gone to another namespace, is in no group.
+fn delete_as_group(socket: &mut Socket, links: &[&Link], group: u32) -> Result<(), Refusal> {
+    for joined in socket.batch(links.iter().map(|link| set_group(link.index, group)).collect())? {
+        absent_ok(joined)?;
+    }
+    let body = RouteNetlinkMessage::DelLink(message(0, vec![LinkAttribute::Group(group)]));
+    absent_ok(socket.ack(Message { doing: format!("delete the links of group {group}"), flags: SET, body }))
+}
+
+fn set_group(index: u32, group: u32) -> Message<RouteNetlinkMessage> {
+    set(format!("put link {index} into group {group}"), message(index, vec![LinkAttribute::Group(group)]))
+}
+
+/// A random number, of which nobody else thinks meanwhile. Those that people use have names in iproute2, up to 255.
+fn free_group(links: &[Link]) -> u32 {
+    loop {
+        let [.., a, b, c, d] = random();
+        let group = u32::from_ne_bytes([a, b, c, d]);
+        if group > 255 && links.iter().all(|link| link.group != group) {
+            return group;
+        }
+    }
+}
+
 /// A random address that no vendor owns (locally administered, not a group).
 #[must_use]
 pub fn random_mac() -> MacAddr {
-    // The standard library seeds each hasher from the kernel's random numbers.
-    let [_, _, mut mac @ ..] = RandomState::new().hash_one(0).to_ne_bytes();
+    let [_, _, mut mac @ ..] = random();
     mac[0] = (mac[0] & 0xfc) | 0x02;
     MacAddr(mac)
+}
+
+fn random() -> [u8; 8] {
+    // The standard library seeds each hasher from the kernel's random numbers.
+    RandomState::new().hash_one(0).to_ne_bytes()
 }
 
 fn message(index: u32, attributes: Vec<LinkAttribute>) -> LinkMessage {
