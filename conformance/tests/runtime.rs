@@ -249,6 +249,33 @@ fn a_list_is_valid_when_every_plugin_is_there_and_speaks_its_version() {
     );
 }
 
+/// An ADD was killed while it kept its result, before or after all was written.
+#[test]
+fn what_was_not_kept_to_its_end_counts_for_nothing_and_goes() {
+    let bed = Bed::new();
+    let (list, cache) = (Bed::list(&json!({"cniVersion": "1.1.0"})), bed.runtime.cache.clone().unwrap());
+    let results = bed.dir.path().join("cache/results");
+    let left = |content: &[u8]| {
+        std::fs::create_dir_all(&results).unwrap();
+        write_file(&results.join(".net-c1-eth0.new"), content, 0o600);
+    };
+    let files = || std::fs::read_dir(&results).unwrap().count();
+    bed.runtime.add(&list, &endpoint()).unwrap();
+    let whole = std::fs::read(results.join("net-c1-eth0")).unwrap();
+    for content in [&whole[..], &whole[..100], b""] {
+        left(content);
+        bed.runtime.del(&list, &endpoint()).unwrap();
+        assert_eq!(files(), 0, "DEL");
+        left(content);
+        assert!(cache.of_network("net").unwrap().is_empty());
+        bed.runtime.gc(&list, &[]).unwrap();
+        assert_eq!(files(), 0, "GC");
+        left(content);
+        bed.runtime.add(&list, &endpoint()).unwrap();
+        assert_eq!((files(), std::fs::read(results.join("net-c1-eth0")).unwrap()), (1, whole.clone()), "ADD");
+    }
+}
+
 #[test]
 fn what_is_kept_is_libcnis_format_and_nobody_elses_business() {
     use std::os::unix::fs::PermissionsExt;

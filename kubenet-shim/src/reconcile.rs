@@ -93,7 +93,9 @@ impl Watch {
         }
         self.waiting_told = false;
         log(host::ensure_shared(&node), "what pods share");
-        let entries = match Cache::new(&node.state_dir).of_network(node.network.as_str()) {
+        let cache = Cache::new(&node.state_dir);
+        log(cache.sweep(), "what was not written to its end");
+        let entries = match cache.of_network(node.network.as_str()) {
             Ok(entries) => entries,
             Err(error) => return cni_common::log!("the state can't be read: {error}"),
         };

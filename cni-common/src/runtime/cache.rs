@@ -102,10 +102,15 @@ impl Cache {
     /// Code 5: what the file system says, unless nothing is there.
     pub fn remove(&self, attachment: &Attachment) -> Result<()> {
         let file = self.file(attachment);
-        match std::fs::remove_file(&file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.io(format!("remove {}", file.display())),
-        }
+        crate::disk::remove(&file).io(format!("remove {}", file.display()))
+    }
+
+    /// Removes what an ADD was writing when it was killed.
+    ///
+    /// # Errors
+    /// Code 5 when the folder can't be read.
+    pub fn sweep(&self) -> Result<()> {
+        crate::disk::sweep(&self.folder).io(format!("list {}", self.folder.display()))
     }
 
     /// What is kept of a network.
@@ -117,7 +122,9 @@ impl Cache {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
             files => files.io(format!("list {}", self.folder.display()))?,
         };
-        let entries = files.flatten().filter_map(|file| read(&file.path()));
+        // What begins with a dot was never put into its place; no network's name does.
+        let files = files.flatten().filter(|file| !file.file_name().as_encoded_bytes().starts_with(b"."));
+        let entries = files.filter_map(|file| read(&file.path()));
         Ok(entries.filter(|entry| entry.network_name == network && !entry.if_name.is_empty()).collect())
     }
 }

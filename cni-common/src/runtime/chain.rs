@@ -189,6 +189,7 @@ impl Runtime {
             return Ok(());
         }
         let mut errors = Vec::new();
+        errors.extend(self.cache.as_ref().and_then(|cache| cache.sweep().err()));
         for entry in self.stale(list, valid)? {
             let what = format!("failed to delete stale attachment {} {}", entry.container_id, entry.if_name);
             // By the config of that day: its version is one that the plugins spoke then.
