@@ -44,6 +44,10 @@ impl FileLock {
             .mode(mode)
             .custom_flags(nix::libc::O_NOFOLLOW)
             .open(path)?;
+        Self::of(file, patience, say)
+    }
+
+    fn of(file: File, patience: Patience, say: impl FnOnce(&str)) -> io::Result<Self> {
         match file.try_lock_exclusive() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait(file, patience, say).map(Self),
             other => other.map(|()| Self(file)),
@@ -176,9 +180,8 @@ pub fn write_atomic(path: &Path, content: &[u8], durable: bool) -> io::Result<()
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let aside = aside_of(path);
-    let FileLock(file) = &lock_aside(&aside)?;
-    let put = file.set_len(0).and_then(|()| {
-        (&*file).write_all(content)?;
+    let FileLock(file) = &create_aside(&aside)?;
+    let put = (&*file).write_all(content).and_then(|()| {
         if durable {
             file.sync_all()?;
         }
@@ -213,13 +216,26 @@ fn aside_of(path: &Path) -> std::path::PathBuf {
     path.with_file_name(format!(".{}{ASIDE}", path.file_name().unwrap_or_default().to_string_lossy()))
 }
 
-/// Nobody else writes aside while we hold this. Who held it before may have put it into its place.
+/// A new file, which nobody else writes or removes while we hold it. One that is there waits for its writer, and goes when that
+/// was killed: what is in it, and whose it is, we do not know.
 #[cfg(feature = "runtime")]
-fn lock_aside(aside: &Path) -> io::Result<FileLock> {
+fn create_aside(aside: &Path) -> io::Result<FileLock> {
     loop {
-        let lock = FileLock::exclusive(aside, 0o600, Patience::default(), |_| {})?;
-        if is_at(&lock.0, aside)? {
-            return Ok(lock);
+        match create_new(aside) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let lock = FileLock::exclusive(aside, 0o600, Patience::default(), |_| {})?;
+                if is_at(&lock.0, aside)? {
+                    std::fs::remove_file(aside)?;
+                }
+            }
+            file => {
+                let lock = FileLock::of(file?, Patience::default(), |_| {});
+                // Somebody may have taken it for a dead writer's before it was locked.
+                let ours = lock.and_then(|lock| Ok(is_at(&lock.0, aside)?.then_some(lock)));
+                if let Some(lock) = ours.inspect_err(|_| drop(sweep_one(aside)))? {
+                    return Ok(lock);
+                }
+            }
         }
     }
 }
@@ -315,9 +331,9 @@ mod tests {
     fn what_a_killed_writer_left_is_swept_or_written_over() {
         let dir = tempfile::tempdir().unwrap();
         let put = |name: &str| write_file(&dir.path().join(name), "half a li", 0o600);
-        ["file", ".file", "a.new", ".dead.new", ".busy.new"].into_iter().for_each(put);
+        ["file", ".file", "a.new", ".dead.new"].into_iter().for_each(put);
         std::os::unix::fs::symlink("file", dir.path().join(".link.new")).unwrap();
-        let busy = lock_aside(&dir.path().join(".busy.new")).unwrap();
+        let busy = create_aside(&dir.path().join(".busy.new")).unwrap();
         sweep(dir.path()).unwrap();
         let names = || {
             let files = std::fs::read_dir(dir.path()).unwrap().flatten();
@@ -328,6 +344,7 @@ mod tests {
         };
         assert_eq!(names(), [".busy.new", ".file", ".link.new", "a.new", "file"]);
         drop(busy);
+        put(".busy.new");
         put(".file.new");
         remove(&dir.path().join("file")).unwrap();
         remove(&dir.path().join("file")).unwrap();

@@ -24,6 +24,8 @@ pub fn of(name: &str) -> &'static [&'static str] {
         "fcntl" => &["EINTR", "EAGAIN", "EPERM"],
         "mmap" => &["EAGAIN", "ENOMEM", "EPERM"],
         "mprotect" | "mremap" | "memfd_create" | "epoll_create1" | "eventfd2" => &["ENOMEM"],
+        // Of a process that the plugin starts.
+        "execve" => &["EAGAIN", "ENOMEM", "EIO", "EPERM"],
         "clone" | "clone3" | "fork" | "vfork" => &["EAGAIN", "ENOMEM"],
         "epoll_wait" | "epoll_pwait" | "wait4" | "waitid" | "nanosleep" | "clock_nanosleep" | "pause" => {
             &["EINTR"]

@@ -170,14 +170,14 @@ fn points_of(trace: &str) -> Vec<Point> {
     let mut counters: HashMap<&str, Counter> = HashMap::new();
     let mut points: Vec<Point> = Vec::new();
     let mut ours = false;
-    for line in trace.lines() {
+    // The first is the program's own start.
+    for line in trace.lines().skip(1) {
         let thread = line.split(' ').next().unwrap_or_default();
         let Some(mut point) = counters.entry(thread).or_default().point(line) else { continue };
         ours |= point.ours;
         point.ours = ours;
         let known = points.iter().any(|known| known.name == point.name && known.nth == point.nth);
-        // The program's own start: nothing has begun.
-        if !known && point.name != "execve" {
+        if !known {
             points.push(point);
         }
     }
@@ -191,10 +191,12 @@ mod tests {
     #[test]
     fn each_thread_counts_by_itself() {
         let trace = "7 execve(\"x\", [\"x\"], 0x1 /* 3 vars */) = 0\n7 read(3, \"\", 1) = 0\n7 read(0, \"{}\", 2) = 2\n8 read(3 <unfinished ...>\n\
-                     8 <... read resumed>, \"\", 1) = 0\n8 --- SIGURG ---\n8 read(3, \"\", 1) = 0\n8 read(3, \"\", 1) = 0\n7 +++ exited with 0 +++\n";
+                     8 <... read resumed>, \"\", 1) = 0\n8 --- SIGURG ---\n8 read(3, \"\", 1) = 0\n8 read(3, \"\", 1) = 0\n8 execve(\"y\", [\"y\"], 0x1 /* 3 vars */) = 0\n\
+                     7 +++ exited with 0 +++\n";
         let points: Vec<_> =
             points_of(trace).into_iter().map(|point| (point.name, point.nth, point.ours)).collect();
         let read = |nth, ours| ("read".to_owned(), nth, ours);
-        assert_eq!(points, [read(1, false), read(2, true), read(3, true)]);
+        let start_of_other = ("execve".to_owned(), 1, true);
+        assert_eq!(points, [read(1, false), read(2, true), read(3, true), start_of_other]);
     }
 }
