@@ -1,9 +1,17 @@
 //! Namespaces for tests. None has a name or a mount: when the test process ends, they are gone.
 
+use cni_common::kernel::netlink::{Socket, link};
+use cni_common::kernel::netns::Netns;
+use cni_common::spec::Coded;
 use nix::sched::{CloneFlags, unshare};
 use std::fs::File;
+use std::io;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::{Command, Output};
+
+/// The index of `lo`, the first link of every namespace.
+const LOOPBACK: u32 = 1;
 
 /// The machine of a test: the calling thread is moved into a network namespace of its own.
 pub struct Host;
@@ -17,9 +25,10 @@ impl Host {
     pub fn enter() -> Self {
         let moved = unshare(CloneFlags::CLONE_NEWNET);
         assert!(moved.is_ok(), "no network namespace: {moved:?}; tests run under `unshare -rn` or as root");
-        let host = Self;
-        host.ip("link set lo up");
-        host
+        let lo = link::set_up(LOOPBACK, true);
+        let up = Socket::route().and_then(|mut socket| socket.ack(lo));
+        assert!(up.is_ok(), "lo does not come up: {up:?}");
+        Self
     }
 
     /// Runs `ip` with these arguments.
@@ -39,6 +48,16 @@ impl Host {
     pub fn run(&self, program: &str, args: &[&str]) -> String {
         succeed(Command::new(program).args(args))
     }
+}
+
+/// Does something inside the network namespace at `netns`, as `nsenter` does, without a program more to start: what the calling thread
+/// starts meanwhile runs there, too.
+///
+/// # Errors
+/// When the path leads to no network namespace, it may not be entered, or `work` fails.
+pub fn within<T>(netns: &Path, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let work = || work().io("work inside a namespace");
+    Netns::open(netns).and_then(|netns| netns.run(work)).map_err(io::Error::other)
 }
 
 /// A network namespace to attach.
@@ -75,11 +94,10 @@ impl Container {
     /// # Panics
     /// When it can't be started.
     pub fn try_run(&self, program: &str, args: &[&str]) -> Output {
-        let mut command = Command::new("nsenter");
-        let output = command.arg(format!("--net={}", self.path())).arg(program).args(args).output();
+        let output = within(self.path().as_ref(), || Command::new(program).args(args).output());
         match output {
             Ok(output) => output,
-            Err(error) => panic!("nsenter: {error}"),
+            Err(error) => panic!("{program}: {error}"),
         }
     }
 

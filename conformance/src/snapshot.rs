@@ -22,40 +22,48 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Of the calling thread's namespace.
-    #[must_use]
-    pub fn take() -> Self {
-        Self::through(&[])
-    }
-
-    /// Of the namespace that the program `prefix` (such as `nsenter --net=…`) leads into.
+    /// Of the namespace at `netns`.
     ///
     /// # Panics
-    /// When `ip` or `nft` fail.
+    /// When there is none, or as [`Self::take`].
     #[must_use]
-    pub fn through(prefix: &[String]) -> Self {
-        let ask = |words: &[&str]| {
-            let mut words = prefix.iter().map(String::as_str).chain(words.iter().copied());
-            let output = Command::new(words.next().unwrap_or_default()).args(words).output();
-            let output = output.unwrap_or_else(|error| panic!("snapshot: {error}"));
-            assert!(output.status.success(), "snapshot: {}", String::from_utf8_lossy(&output.stderr));
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        };
-        let json = |words: &[&str]| serde_json::from_str::<Value>(&ask(words)).unwrap_or(Value::Null);
-        let found = items(&json(&["ip", "-j", "-d", "addr"]));
-        let links = found.iter().map(describe_link).collect();
-        let addresses = found.iter().flat_map(describe_addresses).collect();
-        let mut routes = Vec::new();
-        for family in ["-4", "-6"] {
-            let found = ask(&["ip", family, "route", "show", "table", "all"]);
-            let kept =
-                found.lines().filter(|line| !line.contains("table local") && !line.starts_with("fe80::"));
-            // linkdown comes and goes with a bridge's ports.
-            routes.extend(kept.map(|line| line.replace(" linkdown", "").trim_end().to_owned()));
-        }
-        let vlans = items(&json(&["bridge", "-j", "vlan", "show"])).iter().map(describe_vlans).collect();
-        Self { links, addresses, routes, vlans, rules: ask(&["nft", "--stateless", "list", "ruleset"]) }
+    pub fn inside(netns: &Path) -> Self {
+        crate::netns::within(netns, || Ok(Self::take()))
+            .unwrap_or_else(|error| panic!("snapshot of {}: {error}", netns.display()))
     }
+
+    /// Of the calling thread's namespace.
+    ///
+    /// # Panics
+    /// When `ip`, `bridge` or `nft` fail.
+    #[must_use]
+    pub fn take() -> Self {
+        let json = |program: &str, words: &[&str]| {
+            items(&serde_json::from_str(&ask(program, words)).unwrap_or(Value::Null))
+        };
+        let found = json("ip", &["-j", "-d", "addr"]);
+        let links: BTreeMap<String, String> = found.iter().map(describe_link).collect();
+        let addresses = found.iter().flat_map(describe_addresses).collect();
+        // Both families.
+        let routes = ask("ip", &["route", "show", "table", "all"]);
+        let routes =
+            routes.lines().filter(|line| !line.contains("table local") && !line.starts_with("fe80::"));
+        // linkdown comes and goes with a bridge's ports.
+        let routes = routes.map(|line| line.replace(" linkdown", "").trim_end().to_owned()).collect();
+        // Bridges and their ports alone have any, and each program that is not started saves its time a thousand times.
+        let has_bridge = links.values().any(|link| link.starts_with("kind \"bridge\""));
+        let vlans = if has_bridge { json("bridge", &["-j", "vlan", "show"]) } else { vec![] };
+        let vlans = vlans.iter().map(describe_vlans).collect();
+        Self { links, addresses, routes, vlans, rules: ask("nft", &["--stateless", "list", "ruleset"]) }
+    }
+}
+
+/// What a program prints, which has to succeed.
+fn ask(program: &str, words: &[&str]) -> String {
+    let output = Command::new(program).args(words).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 impl Snapshot {
@@ -138,13 +146,7 @@ fn describe_addresses(link: &Value) -> Vec<String> {
 /// When `tc` fails.
 #[must_use]
 pub fn shaping() -> Vec<String> {
-    let ask = |words: &[&str]| {
-        let output = Command::new("tc").args(words).output();
-        let output = output.unwrap_or_else(|error| panic!("tc: {error}"));
-        assert!(output.status.success(), "tc: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let qdiscs = ask(&["qdisc", "show"]);
+    let qdiscs = ask("tc", &["qdisc", "show"]);
     let mut found = Vec::new();
     for line in qdiscs.lines().filter(|line| !line.contains(" 0: ")) {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -154,7 +156,7 @@ pub fn shaping() -> Vec<String> {
         let kept: Vec<&str> = (0..words.len()).filter(is_kept).map(|at| words[at]).collect();
         found.push(kept.join(" "));
         if let ["qdisc", "ingress" | "clsact", _, "dev", link, ..] = words[..] {
-            let filters = ask(&["filter", "show", "dev", link, "ingress"]);
+            let filters = ask("tc", &["filter", "show", "dev", link, "ingress"]);
             let filters = filters.lines().map(str::trim).filter(|line| !line.is_empty());
             // Actions are numbered as they come and go.
             found.extend(

@@ -364,7 +364,7 @@ fn host_state(veth: Option<&str>) -> String {
 }
 
 fn inside(pod: &Container) -> String {
-    let now = Snapshot::through(&["nsenter".to_owned(), format!("--net={}", pod.path())]);
+    let now = Snapshot::inside(pod.path().as_ref());
     let links: Vec<String> = now
         .links
         .into_iter()

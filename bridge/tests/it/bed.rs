@@ -70,7 +70,7 @@ pub fn with_prev(conf: &Value, result: &Value) -> Value {
 
 /// What a container holds.
 pub fn inside(container: &Container) -> Snapshot {
-    Snapshot::through(&["nsenter".to_owned(), format!("--net={}", container.path())])
+    Snapshot::inside(container.path().as_ref())
 }
 
 /// Runs one attachment through ADD and DEL, so that what stays for good (bridge, gateway, chains) is there.

@@ -7,11 +7,12 @@ use super::look::SETTLE;
 use super::steps::{Step, quote};
 use super::subject::{Role, Subject};
 use crate::call::Call;
-use crate::netns::{Container, Host};
+use crate::netns::{Container, Host, within};
 use crate::snapshot::Snapshot;
 use crate::{expect, write_file};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -142,7 +143,8 @@ impl<'a> Bed<'a> {
         let path = self.dir().join(format!("pod{number}"));
         let linked = std::os::unix::fs::symlink(container.path(), &path);
         assert!(linked.is_ok(), "{}: {linked:?}", path.display());
-        let line = format!("unshare -n sleep 600 & ln -s /proc/$!/ns/net '{}'; sleep 0.1", path.display());
+        let own = "while [ /proc/$!/ns/net -ef /proc/$$/ns/net ]; do sleep 0.1; done";
+        let line = format!("unshare -n sleep 600 & {own}; ln -s /proc/$!/ns/net '{}'", path.display());
         self.note(Step::shell(line));
         let mut pod = Pod {
             id: format!("container{number}"),
@@ -212,8 +214,7 @@ impl<'a> Bed<'a> {
     pub fn try_inside(&self, pod: &Pod, program: &str, args: &str) -> Result<String, String> {
         self.note(Step::shell(format!("nsenter --net='{}' {program} {args}", pod.path.display())));
         let words: Vec<&str> = args.split_whitespace().collect();
-        let net = format!("--net={}", pod.path.display());
-        let output = std::process::Command::new("nsenter").arg(net).arg(program).args(words).output();
+        let output = within(&pod.path, || Command::new(program).args(words).output());
         let output = output.map_err(|error| error.to_string())?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }

@@ -36,7 +36,7 @@ impl Bed<'_> {
     /// What a container holds.
     #[must_use]
     pub fn look_inside(&self, pod: &Pod) -> Look {
-        let inside = Snapshot::through(&["nsenter".to_owned(), format!("--net={}", pod.path.display())]);
+        let inside = Snapshot::inside(&pod.path);
         let links = inside.links.iter().map(|(name, text)| format!("link {name}: {text}"));
         let mut found: Vec<String> = links.chain(inside.addresses).chain(inside.routes).collect();
         if self.subject.role == Role::Interface {
