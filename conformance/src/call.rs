@@ -28,6 +28,21 @@ pub fn bin_dir() -> PathBuf {
     dir
 }
 
+/// The reference plugins' newest release: `CNI_REFERENCE_DIR`, else where `scripts/peers` puts it.
+///
+/// # Panics
+/// When it is not there: a comparison that can't be made fails.
+#[must_use]
+pub fn reference_dir() -> PathBuf {
+    let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/peers/reference");
+    let dir = std::env::var_os("CNI_REFERENCE_DIR").map_or_else(|| built.into(), PathBuf::from);
+    assert!(dir.join("bridge").is_file(), "no {}; run `scripts/peers reference` first", dir.display());
+    dir
+}
+
+/// The reference plugins that old nodes have: Debian's 1.1.1, of 2022.
+pub const OLD_REFERENCE: &str = "/usr/lib/cni";
+
 /// A run of a plugin that is to be.
 #[derive(Clone)]
 pub struct Call {

@@ -27,7 +27,7 @@ pub mod snapshot;
 pub mod suite;
 pub mod traffic;
 
-pub use call::{Answer, Call, bin_dir};
+pub use call::{Answer, Call, OLD_REFERENCE, bin_dir, reference_dir};
 pub use netns::{Container, Host};
 pub use snapshot::{Snapshot, leases};
 

@@ -8,7 +8,7 @@
 )]
 
 use cni_conformance::faults::{Point, inject, points};
-use cni_conformance::{Answer, Call, bin_dir, leases, write_file};
+use cni_conformance::{Answer, Call, bin_dir, leases, reference_dir, write_file};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -301,20 +301,20 @@ fn both_implementations_at_once_against_a_model() {
     eprintln!("SEED={seed}");
     // Small enough that addresses come round many times.
     let bed = Bed::new("10.1.0.0/25");
-    let reference = Path::new("/usr/lib/cni");
+    let reference = reference_dir();
     // Address → who was told that it is theirs.
     let given: Mutex<HashMap<String, String>> = Mutex::default();
     // GC must know all that live, so nobody else works meanwhile.
     let quiet = RwLock::new(());
     std::thread::scope(|scope| {
         for process in 0..PROCESSES {
-            let (bed, given, quiet) = (&bed, &given, &quiet);
+            let (bed, given, quiet, reference) = (&bed, &given, &quiet, &reference);
             scope.spawn(move || {
                 let mut random = Random(seed + process);
                 let mut mine: BTreeMap<String, String> = BTreeMap::new();
                 for _ in 0..STEPS {
                     let id = format!("p{process}-{}", random.below(5));
-                    let plugins = if random.below(2) == 0 { bin_dir() } else { reference.to_owned() };
+                    let plugins = if random.below(2) == 0 { bin_dir() } else { reference.clone() };
                     let held = mine.get(&id).cloned();
                     match random.below(40) {
                         0 => {

@@ -6,7 +6,7 @@
     reason = "a test may fail at any line, and tables are long"
 )]
 
-use cni_conformance::{Answer, Call, leases, snapshot, write_file};
+use cni_conformance::{Answer, Call, leases, reference_dir, snapshot, write_file};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -119,7 +119,7 @@ fn excluded_addresses_are_not_given_and_the_reference_does_not_mind_the_key() {
     conf["runtimeConfig"] = json!({"ips": ["10.1.0.2"]});
     assert!(run("ADD", &conf, "c3").fails(7).contains("failed to allocate all requested IPs: 10.1.0.2"));
     conf["runtimeConfig"] = json!({});
-    let reference = Call::of(Path::new("/usr/lib/cni"), "host-local").command("ADD", &conf);
+    let reference = Call::of(&reference_dir(), "host-local").command("ADD", &conf);
     reference.attachment("c3", "eth0").env("CNI_NETNS", "/x").run().ok();
     for (bad, words) in
         [(json!(["x"]), "\"x\" is neither"), (json!(["10.0.0.0/8"]), "exclude leaves nothing")]
@@ -447,10 +447,10 @@ fn many_at_once_get_addresses_of_their_own_and_share_with_the_reference() {
     let bed = Bed::new();
     let mut conf = bed.conf(&json!([[{"subnet": "10.1.0.0/24"}]]));
     conf["cniVersion"] = json!("1.0.0");
-    let reference = Path::new("/usr/lib/cni");
+    let reference = reference_dir();
     let calls: Vec<Call> = (0..PODS)
         .map(|n| {
-            let call = if n % 2 == 0 { Call::new("host-local") } else { Call::of(reference, "host-local") };
+            let call = if n % 2 == 0 { Call::new("host-local") } else { Call::of(&reference, "host-local") };
             call.command("ADD", &conf)
                 .attachment(&format!("c{n}"), "eth0")
                 .env("CNI_NETNS", "/run/netns/none")
@@ -464,8 +464,35 @@ fn many_at_once_get_addresses_of_their_own_and_share_with_the_reference() {
     assert_eq!(bed.leases().len(), PODS);
     // Each frees what the other gave.
     for n in 0..PODS {
-        let call = if n % 2 == 1 { Call::new("host-local") } else { Call::of(reference, "host-local") };
+        let call = if n % 2 == 1 { Call::new("host-local") } else { Call::of(&reference, "host-local") };
         call.command("DEL", &conf).attachment(&format!("c{n}"), "eth0").run().ok();
+    }
+    assert!(bed.leases().is_empty());
+}
+
+/// Since 1.10.0 the reference has GC. It deletes each file that is neither a living attachment's lease nor a file of its own: our index, too.
+#[test]
+fn the_references_gc_may_come_between() {
+    let bed = Bed::new();
+    let mut conf = bed.conf(&json!([[{"subnet": "10.1.0.0/29"}]]));
+    for id in ["c1", "c2", "c3"] {
+        add(&conf, id);
+    }
+    assert!(bed.dir().join(".index").exists());
+    conf["cni.dev/valid-attachments"] =
+        json!([{"containerID": "c1", "ifname": "eth0"}, {"containerID": "c3", "ifname": "eth0"}]);
+    Call::of(&reference_dir(), "host-local").command("GC", &conf).run().ok();
+    assert_eq!(bed.leases().into_keys().collect::<Vec<_>>(), ["net/10.1.0.2", "net/10.1.0.4"]);
+    assert!(
+        !bed.dir().join(".index").exists(),
+        "their GC does not touch our index any more: say so in the README"
+    );
+    for (id, want) in [("c4", "10.1.0.5/29"), ("c5", "10.1.0.6/29"), ("c6", "10.1.0.3/29")] {
+        assert_eq!(add(&conf, id), [want], "none that is held, each that is free");
+    }
+    run("ADD", &conf, "c7").fails(11);
+    for id in ["c1", "c3", "c4", "c5", "c6"] {
+        run("DEL", &conf, id).ok();
     }
     assert!(bed.leases().is_empty());
 }

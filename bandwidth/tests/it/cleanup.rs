@@ -1,9 +1,8 @@
 //! DEL and GC leave nothing of an attachment, whatever is gone already and whoever made it.
 
 use crate::bed::{Bed, IFB, both, conf, state};
-use cni_conformance::{Answer, Call};
+use cni_conformance::{Answer, Call, reference_dir};
 use serde_json::{Value, json};
-use std::path::Path;
 
 fn ifbs(bed: &Bed) -> Vec<String> {
     let found = bed.host.ip("-br link show type ifb");
@@ -138,7 +137,7 @@ fn theirs(bed: &Bed, command: &str) -> Answer {
     let mut conf = bed.with_prev(&both());
     conf["cniVersion"] = json!("1.0.0");
     conf["prevResult"]["cniVersion"] = json!("1.0.0");
-    Call::of(Path::new("/usr/lib/cni"), "bandwidth")
+    Call::of(&reference_dir(), "bandwidth")
         .command(command, &conf)
         .attachment("c1", "eth0")
         .netns(&bed.pod)

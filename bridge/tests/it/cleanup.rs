@@ -171,12 +171,12 @@ fn the_link_goes_even_when_ipam_is_missing_and_that_is_said() {
 
 #[test]
 fn of_what_the_reference_plugin_made() {
-    let reference = std::path::Path::new("/usr/lib/cni");
+    let reference = cni_conformance::reference_dir();
     let bed = Bed::new();
     let conf = bed.conf(&json!({"cniVersion": "1.0.0"}));
     warm_up(&conf);
     let (before, pod) = (Snapshot::take(), Container::new());
-    cni_conformance::Call::of(reference, "bridge")
+    cni_conformance::Call::of(&reference, "bridge")
         .command("ADD", &conf)
         .attachment("c1", "eth0")
         .netns(&pod)

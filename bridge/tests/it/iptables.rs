@@ -2,7 +2,7 @@
 
 use crate::bed::{Bed, add, call, check, del, traced_add, warm_up, with_prev};
 use crate::masquerade::outside;
-use cni_conformance::{Answer, Call, Container, Snapshot};
+use cni_conformance::{Answer, Call, Container, OLD_REFERENCE, Snapshot, reference_dir};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -10,12 +10,8 @@ fn conf(bed: &Bed) -> Value {
     bed.conf(&json!({"cniVersion": "1.0.0", "isDefaultGateway": true, "ipMasq": true, "ipMasqBackend": "iptables"}))
 }
 
-fn theirs(command: &str, conf: &Value, id: &str, ifname: &str, pod: &Container) -> Answer {
-    Call::of(Path::new("/usr/lib/cni"), "bridge")
-        .command(command, conf)
-        .attachment(id, ifname)
-        .netns(pod)
-        .run()
+fn theirs(dir: &Path, command: &str, conf: &Value, id: &str, pod: &Container) -> Answer {
+    Call::of(dir, "bridge").command(command, conf).attachment(id, "eth0").netns(pod).run()
 }
 
 /// The rules of both families and both kinds of iptables, without counters and dates.
@@ -53,7 +49,7 @@ fn the_rules_are_the_references_to_the_letter() {
         if ours {
             add(&conf, "c1", &pod).ok()
         } else {
-            theirs("ADD", &conf, "c1", "eth0", &pod).ok()
+            theirs(&reference_dir(), "ADD", &conf, "c1", &pod).ok()
         };
         saved(&bed)
     };
@@ -155,34 +151,44 @@ fn gc_ends_it_for_the_dead_only() {
 /// ADD by one, CHECK and DEL by the other: links, leases and rules as before.
 #[test]
 fn a_node_may_swap_plugins_with_containers_on_it() {
-    for by_iptables in [true, false] {
+    let (newest, old) = (&*reference_dir(), Path::new(OLD_REFERENCE));
+    // The old one has no other back end than iptables, and does not know the key.
+    for (reference, backend) in [
+        (newest, json!("iptables")),
+        (newest, json!("nftables")),
+        (newest, json!(null)),
+        (old, json!("iptables")),
+        (old, json!(null)),
+    ] {
+        eprintln!("{} {backend}", reference.display());
         let bed = Bed::new();
         let mut conf = conf(&bed);
-        if !by_iptables {
-            conf.as_object_mut().unwrap().remove("ipMasqBackend");
-        }
+        conf["ipMasqBackend"] = backend.clone();
+        let theirs = |command: &str, conf: &Value, id: &str, pod: &Container| {
+            theirs(reference, command, conf, id, pod)
+        };
         warm_up(&conf);
         let warm = Container::new();
-        theirs("ADD", &conf, "w", "eth0", &warm).ok();
-        theirs("DEL", &conf, "w", "eth0", &warm).ok();
+        theirs("ADD", &conf, "w", &warm).ok();
+        theirs("DEL", &conf, "w", &warm).ok();
         let (before, pod) = (Snapshot::take(), Container::new());
-        let result = theirs("ADD", &conf, "c1", "eth0", &pod).ok();
+        let result = theirs("ADD", &conf, "c1", &pod).ok();
         check(&conf, &result, "c1", &pod).ok();
         call("DEL", &conf, "c1", &pod).run().ok();
         assert_eq!(Snapshot::take(), before, "theirs, deleted by ours");
 
         let pod = Container::new();
-        theirs("ADD", &conf, "c2", "eth0", &pod).ok();
+        theirs("ADD", &conf, "c2", &pod).ok();
         call("DEL", &conf, "c2", &pod).env("CNI_NETNS", "/run/netns/gone").run().ok();
         assert_eq!(saved(&bed), [""; 0], "with the namespace gone, where the reference leaks");
 
         let pod = Container::new();
         let result = add(&conf, "c3", &pod).ok();
-        let answer = theirs("DEL", &with_prev(&conf, &result), "c3", "eth0", &pod);
-        if !by_iptables {
+        let answer = theirs("DEL", &with_prev(&conf, &result), "c3", &pod);
+        if reference == old && backend.is_null() {
             // The reference's release 1.1.1 takes "no such chain" for an error, after it did all it had to.
             assert!(answer.stdout.contains("does not exist"), "{}", answer.dump());
-            theirs("DEL", &with_prev(&conf, &result), "c3", "eth0", &pod).ok();
+            theirs("DEL", &with_prev(&conf, &result), "c3", &pod).ok();
         }
         assert!(bed.leases().is_empty() && !pod.ip("link").contains("eth0"));
         assert_eq!(saved(&bed), [""; 0], "ours, deleted by theirs");
@@ -199,7 +205,7 @@ fn rules_in_legacy_tables_go_too() {
         std::os::unix::fs::symlink(legacy, tools.path().join(name)).unwrap();
     }
     let pod = Container::new();
-    let result = Call::of(Path::new("/usr/lib/cni"), "bridge")
+    let result = Call::of(&reference_dir(), "bridge")
         .command("ADD", &conf)
         .attachment("c1", "eth0")
         .netns(&pod)
@@ -212,7 +218,7 @@ fn rules_in_legacy_tables_go_too() {
     assert_eq!(saved(&bed), [""; 0]);
 }
 
-/// The chains and comments of the reference's releases since 1.6, which Debian does not have.
+/// The chains and comments of the reference's releases since 1.6, of several networks and containers.
 #[test]
 fn rules_of_the_references_nf_tables_back_end_go_too() {
     let bed = Bed::new();

@@ -1,9 +1,8 @@
 //! macspoofchk: a container sends by its own Ethernet address only.
 
 use crate::bed::{Bed, add, call, check, del, warm_up};
-use cni_conformance::{Call, Container, Snapshot};
+use cni_conformance::{Call, Container, Snapshot, reference_dir};
 use serde_json::{Value, json};
-use std::path::Path;
 
 fn guarded(bed: &Bed) -> Value {
     bed.conf(&json!({"macspoofchk": true, "cniVersion": "1.0.0"}))
@@ -98,11 +97,11 @@ fn gc_ends_it_for_the_dead_only() {
 
 #[test]
 fn a_node_may_swap_plugins_with_containers_on_it() {
-    let reference = Path::new("/usr/lib/cni");
+    let reference = reference_dir();
     let bed = Bed::new();
     let conf = guarded(&bed);
     let theirs = |command: &str, conf: &Value, id: &str, pod: &Container| {
-        Call::of(reference, "bridge").command(command, conf).attachment(id, "eth0").netns(pod).run()
+        Call::of(&reference, "bridge").command(command, conf).attachment(id, "eth0").netns(pod).run()
     };
     // What the reference leaves after its own ADD and DEL stays: table and base chain.
     let warm = Container::new();

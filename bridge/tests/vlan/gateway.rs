@@ -2,9 +2,8 @@
 
 use crate::bed::{Bed, add, call, check, del};
 use crate::ports::vlans;
-use cni_conformance::{Answer, Call, Container, Snapshot, raise_file_limit};
+use cni_conformance::{Answer, Call, Container, Snapshot, raise_file_limit, reference_dir};
 use serde_json::{Value, json};
-use std::path::Path;
 
 fn tagged(bed: &Bed, vlan: u16, subnet: &str) -> Value {
     bed.conf(&json!({"vlan": vlan, "name": format!("net{vlan}"), "isDefaultGateway": true,
@@ -72,7 +71,7 @@ fn one_that_is_not_whole_is_completed() {
             let mut conf = tagged(bed, 100, "10.100.0.0/24");
             conf["cniVersion"] = json!("1.0.0");
             let pod = Container::new();
-            let reference = Call::of(Path::new("/usr/lib/cni"), "bridge");
+            let reference = Call::of(&reference_dir(), "bridge");
             reference.command("ADD", &conf).attachment("before", "eth0").netns(&pod).run().ok();
             del(&conf, "before", &pod).ok();
         }),

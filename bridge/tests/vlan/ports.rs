@@ -1,9 +1,8 @@
 //! The container's port: which VLANs it carries, and whose frames come through.
 
 use crate::bed::{Bed, add, call, check, del, traced_add, warm_up};
-use cni_conformance::{Call, Container, Snapshot};
+use cni_conformance::{Call, Container, Snapshot, reference_dir};
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// The VLANs of a link, as `bridge vlan show` prints them.
 pub fn vlans(link: &str) -> String {
@@ -264,11 +263,7 @@ fn gateway_port(bed: &Bed) -> String {
 #[test]
 fn as_the_reference_does_but_for_the_default_vlan_and_nodes_may_swap() {
     let reference = |command: &str, conf: &Value, pod: &Container| {
-        Call::of(Path::new("/usr/lib/cni"), "bridge")
-            .command(command, conf)
-            .attachment("c1", "eth0")
-            .netns(pod)
-            .run()
+        Call::of(&reference_dir(), "bridge").command(command, conf).attachment("c1", "eth0").netns(pod).run()
     };
     let state = |theirs: bool| {
         let bed = Bed::new();

@@ -62,23 +62,31 @@ pub fn all() -> Vec<Contest> {
         let one = |n| json!({"hostPort": format!("$PORT+{n}"), "containerPort": 80, "protocol": "tcp"});
         json!({"runtimeConfig": {"portMappings": (0..many).map(one).collect::<Vec<_>>()}})
     };
-    // The reference 1.1.1 has no other back end, and does not know the keys.
-    let mut masq_by_iptables = bridge(true, &json!([v4]));
-    masq_by_iptables["ipMasqBackend"] = json!("iptables");
-    let mut ports_by_iptables = ports(5);
-    ports_by_iptables["backend"] = json!("iptables");
+    // Without the keys, the reference takes iptables where the machine has them, and ours nf_tables.
+    let masq_by = |backend: &str| {
+        let mut conf = bridge(true, &json!([v4]));
+        conf["ipMasqBackend"] = json!(backend);
+        conf
+    };
+    let ports_by = |backend: &str| {
+        let mut conf = ports(5);
+        conf["backend"] = json!(backend);
+        conf
+    };
     let limits = json!({"ingressRate": 100_000_000, "ingressBurst": 2_000_000, "egressRate": 100_000_000, "egressBurst": 2_000_000});
     let mut all = vec![
         contest("bridge/plain", &bridge(false, &json!([v4])), Some([false, true, false])),
         contest("bridge/ipMasq", &bridge(true, &json!([v4])), Some([true, true, false])),
         contest("bridge/dual-stack", &bridge(false, &both), Some([false, true, true])),
         contest("bridge/layer-2", &json!({"bridge": "b$SIDE"}), Some([false, false, false])),
-        contest("bridge/ipMasq-iptables", &masq_by_iptables, Some([true, true, false])),
+        contest("bridge/ipMasq-iptables", &masq_by("iptables"), Some([true, true, false])),
+        contest("bridge/ipMasq-nftables", &masq_by("nftables"), Some([true, true, false])),
         contest("loopback/plain", &json!({}), None),
         contest("portmap/1-port", &ports(1), None),
         contest("portmap/5-ports", &ports(5), None),
         contest("portmap/20-ports", &ports(20), None),
-        contest("portmap/5-ports-iptables", &ports_by_iptables, None),
+        contest("portmap/5-ports-iptables", &ports_by("iptables"), None),
+        contest("portmap/5-ports-nftables", &ports_by("nftables"), None),
         contest("bandwidth/none", &json!({}), None),
         contest("bandwidth/both", &limits, None),
         contest("bandwidth/ingress", &json!({"ingressRate": 100_000_000, "ingressBurst": 2_000_000}), None),

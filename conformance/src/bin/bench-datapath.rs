@@ -55,6 +55,7 @@ fn bench(ours: &Path, reference: &Path) -> std::io::Result<()> {
     let sides = [
         ("ours, nftables", ours, "nftables"),
         ("ours, iptables", ours, "iptables"),
+        ("reference, nftables", reference, "nftables"),
         ("reference, iptables", reference, "iptables"),
     ];
     let mut out = std::io::stdout().lock();

@@ -3,7 +3,7 @@
 use crate::bed::{Bed, INSIDE, NODE, OUTSIDE, add, call, del, ip};
 use cni_common::kernel::netns::Netns;
 use cni_conformance::traffic::{Transport, ask, serve};
-use cni_conformance::{Container, Snapshot};
+use cni_conformance::{Container, Snapshot, reference_dir};
 use serde_json::{Value, json};
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -132,7 +132,7 @@ fn host_ports_and_limits_are_the_other_plugins_work() {
 /// A failed ADD is undone; the undo of a repeated one would be the end of a living pod.
 #[test]
 fn a_repeated_add_is_refused_and_the_pod_lives_on() {
-    for plugins in [json!([]), json!(["/usr/lib/cni"])] {
+    for plugins in [json!([]), json!([reference_dir()])] {
         let bed = Bed::new();
         let conf = bed.conf(&json!({"podCIDR": "10.1.0.0/24", "cniVersion": "1.0.0", "pluginDirs": plugins}));
         let pod = Container::new();
@@ -206,7 +206,7 @@ fn a_pod_that_lacks_a_plugin_is_refused_and_can_end() {
 #[test]
 fn the_references_plugins_do_as_well() {
     let bed = Bed::new();
-    let theirs = json!({"podCIDR": "10.1.0.0/24", "cniVersion": "1.0.0", "pluginDirs": ["/usr/lib/cni"]});
+    let theirs = json!({"podCIDR": "10.1.0.0/24", "cniVersion": "1.0.0", "pluginDirs": [reference_dir()]});
     let mut conf = bed.conf(&theirs);
     conf["runtimeConfig"] = json!({
         "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}],
@@ -220,7 +220,7 @@ fn the_references_plugins_do_as_well() {
     conf["runtimeConfig"]["portMappings"] = json!([]);
     call("CHECK", &with_result(&conf, &result), "c1", &pod).run().ok();
     // What is told at the end is not what ADD was told; their portmap's DEL needs that.
-    let bare = json!({"pluginDirs": ["/usr/lib/cni"], "cniVersion": "1.0.0",
+    let bare = json!({"pluginDirs": [reference_dir()], "cniVersion": "1.0.0",
                       "runtimeConfig": {"ipRanges": [[{"subnet": "10.1.0.0/24"}]]}});
     del(&bed.conf(&bare), "c1", &pod).ok();
     let without_bridge =
@@ -230,7 +230,7 @@ fn the_references_plugins_do_as_well() {
     // Their GC is no more than our knowledge of who was there.
     conf["runtimeConfig"] = json!({});
     add(&conf, "gone", &other).ok();
-    let mut gc = bed.conf(&json!({"podCIDR": "10.1.0.0/24", "pluginDirs": ["/usr/lib/cni"]}));
+    let mut gc = bed.conf(&json!({"podCIDR": "10.1.0.0/24", "pluginDirs": [reference_dir()]}));
     gc["cni.dev/valid-attachments"] = json!([]);
     call("GC", &gc, "", &pod).run().ok();
     assert_eq!(without_bridge(), before);

@@ -1,7 +1,7 @@
 //! DEL and GC leave nothing of an attachment, whatever is gone already and whoever made it.
 
 use crate::bed::{BACKENDS, Bed, Pod, add, call, check, conf, del, port, rules, with_prev};
-use cni_conformance::{Answer, Call};
+use cni_conformance::{Answer, Call, OLD_REFERENCE, reference_dir};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -152,11 +152,11 @@ fn an_orphan_in_use_keeps_none_of_the_others() {
     assert_eq!(chains(), shared);
 }
 
-fn theirs(command: &str, conf: &Value, pod: &Pod) -> Answer {
+fn theirs(dir: &Path, command: &str, conf: &Value, pod: &Pod) -> Answer {
     let mut conf = with_prev(conf, pod);
     conf["cniVersion"] = json!("1.0.0");
     conf["prevResult"]["cniVersion"] = json!("1.0.0");
-    Call::of(Path::new("/usr/lib/cni"), "portmap")
+    Call::of(dir, "portmap")
         .command(command, &conf)
         .attachment(&pod.id, "eth0")
         .netns(&pod.container)
@@ -166,6 +166,11 @@ fn theirs(command: &str, conf: &Value, pod: &Pod) -> Answer {
 
 #[test]
 fn a_node_may_swap_plugins_with_containers_on_it() {
+    swap_by_iptables(&reference_dir());
+    swap_by_iptables(Path::new(OLD_REFERENCE));
+}
+
+fn swap_by_iptables(reference: &Path) {
     let bed = Bed::new();
     let pod = bed.pod("c1");
     let conf = conf(
@@ -181,7 +186,7 @@ fn a_node_may_swap_plugins_with_containers_on_it() {
         lines
     };
     let is_gone = || saved().iter().all(|line| !line.contains("CNI-DN-"));
-    theirs("ADD", &conf, &pod).ok();
+    theirs(reference, "ADD", &conf, &pod).ok();
     let made = saved();
     assert!(made.iter().any(|line| line.contains("--to-destination [fd00:1::2]:80")), "{made:?}");
     check(&conf, &pod).ok();
@@ -191,24 +196,20 @@ fn a_node_may_swap_plugins_with_containers_on_it() {
     bed.host.run("nft", &["flush", "ruleset"]);
     add(&conf, &pod).ok();
     assert_eq!(saved(), made, "the reference's rules to the letter");
-    theirs("DEL", &conf, &pod).ok();
+    theirs(reference, "DEL", &conf, &pod).ok();
     assert!(is_gone(), "{:?}", saved());
 }
 
-/// What the reference's releases since 1.6 make by nf_tables, which Debian does not have.
 #[test]
 fn rules_of_the_references_nf_tables_back_end_go_too() {
     let bed = Bed::new();
-    let pod = bed.pod("c1");
-    let setup = [
-        "add table ip cni_hostport",
-        "add chain ip cni_hostport hostports",
-        "add chain ip cni_hostport masquerading",
-        "add rule ip cni_hostport hostports tcp dport 8080 counter comment \"c1\"",
-        "add rule ip cni_hostport hostports tcp dport 8081 counter comment \"c10\"",
-        "add rule ip cni_hostport masquerading ip saddr 10.1.0.2 ip daddr 10.1.0.2 counter comment \"c1\"",
-    ];
-    bed.host.run("nft", &[&setup.join("; ")]);
+    let (pod, other) = (bed.pod("c1"), bed.pod("c10"));
+    for (pod, port_of_host) in [(&pod, 8080), (&other, 8081)] {
+        let mappings = json!([port(port_of_host, 80, "tcp")]);
+        theirs(&reference_dir(), "ADD", &conf(&mappings, &json!({"backend": "nftables"})), pod).ok();
+    }
+    let made = rules();
+    assert!(made.contains("\"c1\"") && made.contains("\"c10\""), "{made}");
     del(&conf(&json!(null), &json!({})), &pod).ok();
     let left = rules();
     assert!(!left.contains("\"c1\"") && left.contains("\"c10\""), "{left}");
