@@ -68,7 +68,6 @@ impl Bridge {
     /// Code 7 when a link of that name is no bridge; code 5: what the kernel says.
     pub fn ensure(host: &mut Socket, conf: &Conf, mtu: Option<u32>, undo: &mut Undo) -> Result<Self> {
         let (link, made) = find_or_make(host, conf, mtu)?;
-        // A bridge that we made has both.
         let set_up = !link.up;
         let promisc = conf.reflect == Reflect::Promisc && !link.promisc;
         let changes = BridgeChanges { made, set_up, promisc, ..BridgeChanges::default() };
@@ -80,13 +79,16 @@ impl Bridge {
         });
         let filtering = vlan::must_switch_on(&conf.vlan, &link, || Ok(link::list(host, Some(link.index))?))?;
         note(&changes, |changes| changes.filtering = filtering);
+        if made {
+            sysctl::use_addresses_at_once(&conf.bridge);
+        }
+        ignore_router_advertisements(&conf.bridge);
         let missing = [
             set_up.then(|| link::set_up(link.index, true)),
             promisc.then(|| link::set_promisc(link.index, true)),
             filtering.then(|| link::set_vlan_filtering(link.index, true)),
         ];
         all_ok(host.batch(missing.into_iter().flatten().collect())?)?;
-        ignore_router_advertisements(&conf.bridge);
         Ok(Self { name: conf.bridge.clone(), link, changes })
     }
 

@@ -10,6 +10,7 @@ use cni_common::kernel::netlink::link::{VethPair, random_mac};
 use cni_common::kernel::netlink::vlan::{self, Membership, Vlans};
 use cni_common::kernel::netlink::{Link, Socket, all_ok, link};
 use cni_common::kernel::netns::open_own;
+use cni_common::kernel::sysctl;
 use cni_common::spec::name::digest;
 use cni_common::spec::{Code, Coded, Error, IfName, Result};
 use nix::errno::Errno;
@@ -243,6 +244,7 @@ pub fn complete_gateway(host: &mut Socket, bridge: &Link, conf: &GatewayConf) ->
         ignore_router_advertisements(&name);
     }
     ignore_router_advertisements(&conf.name);
+    sysctl::use_addresses_at_once(&conf.name);
     let up = [port.index, gateway.index].map(|index| link::set_up(index, true));
     all_ok(host.batch(up.into_iter().chain([link::set_alias(gateway.index, DONE)]).collect())?)?;
     Ok(gateway)

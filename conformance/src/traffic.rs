@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long a caller waits for an answer before the port counts as closed. One lost packet must not decide: Linux
-/// sends SCTP's first one again after 3 seconds (net.sctp.rto_initial), and a third time after 9.
+/// sends SCTP's first one again after 3 seconds (`net.sctp.rto_initial`), and a third time after 9.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often a caller asks by UDP, which never sends again by itself, and how long it waits each time.

@@ -172,6 +172,9 @@ fn without_dad_addresses_work_at_once() {
     let addresses = pod.ip("-6 addr show eth0 scope global");
     assert!(addresses.contains("fd00:1::2/64") && !addresses.contains("tentative"), "{addresses}");
     assert!(bed.host.ip("-6 addr show br1 scope global").contains("fd00:1::1/64"));
+    // The kernel asks for neighbours of other machines' packets from the bridge's link-local address.
+    let addresses = bed.host.ip("-6 addr show br1 scope link");
+    assert!(addresses.contains("fe80::") && !addresses.contains("tentative"), "{addresses}");
 }
 
 #[test]

@@ -67,3 +67,12 @@ pub fn ensure(key: &Key, value: &str) -> io::Result<()> {
     }
     file.write_all_at(value.as_bytes(), 0)
 }
+
+/// Lets a link that we made use its link-local address from when it comes up. To be called before that.
+///
+/// Duplicate address detection takes one to two seconds, and until then the kernel asks for no neighbour in the name of
+/// other machines' packets: a pod that answers could not be reached from outside by IPv6. The address is made of a MAC
+/// address that we chose at random, so nothing is lost. Where the key can't be written, nothing but that time is.
+pub fn use_addresses_at_once(ifname: &IfName) {
+    let _ = ensure(&Key::V6(ifname, "accept_dad"), "0");
+}

@@ -100,6 +100,7 @@ fn create(socket: &mut Socket, node: &Node, changed: &mut Vec<String>) -> Result
         Err(refusal) if refusal.errno == Errno::EEXIST => {}
         made => {
             made.map_err(|refusal| refusal.of_module("bridge"))?;
+            sysctl::use_addresses_at_once(&node.bridge);
             changed.push(format!("{} made", node.bridge));
         }
     }

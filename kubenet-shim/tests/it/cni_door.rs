@@ -38,6 +38,8 @@ fn a_pod_lives_and_dies() {
     assert!(port.contains("hairpin on") && port.contains("master cbr0"), "{port}");
     let addresses = bed.host.ip("addr show cbr0");
     assert!(addresses.contains("10.1.0.1/24") && addresses.contains("fd00:1::1/64"), "{addresses}");
+    // What others send to a pod by IPv6 passes from the first moment.
+    assert!(addresses.contains("fe80::") && !addresses.contains("tentative"), "{addresses}");
     call("CHECK", &with_result(&conf, &result), "c1", &pod).run().ok();
     call("STATUS", &conf, "", &pod).run().ok();
     // Nothing of the config is needed to take it down.

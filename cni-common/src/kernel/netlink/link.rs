@@ -291,7 +291,7 @@ pub struct NewBridge<'a> {
     pub vlan_filtering: bool,
 }
 
-/// Makes a bridge.
+/// Makes a bridge, down: what has to be set before it comes up is the caller's.
 #[must_use]
 pub fn create_bridge(bridge: &NewBridge) -> Message<RouteNetlinkMessage> {
     let mut info = vec![LinkInfo::Kind(InfoKind::Bridge)];
@@ -305,7 +305,6 @@ pub fn create_bridge(bridge: &NewBridge) -> Message<RouteNetlinkMessage> {
     ];
     attributes.extend(bridge.mtu.map(LinkAttribute::Mtu));
     let mut body = message(0, attributes);
-    set_flag(&mut body, LinkFlags::Up, true);
     if bridge.promisc {
         set_flag(&mut body, LinkFlags::Promisc, true);
     }
