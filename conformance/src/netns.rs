@@ -5,10 +5,10 @@ use cni_common::kernel::netns::Netns;
 use cni_common::spec::Coded;
 use nix::sched::{CloneFlags, unshare};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// The index of `lo`, the first link of every namespace.
 const LOOPBACK: u32 = 1;
@@ -38,6 +38,15 @@ impl Host {
     #[allow(clippy::unused_self, reason = "only who entered a namespace may change the network")]
     pub fn ip(&self, args: &str) -> String {
         succeed(Command::new("ip").args(args.split_whitespace()))
+    }
+
+    /// As [`Self::ip`] for each line, by one process.
+    ///
+    /// # Panics
+    /// When one fails.
+    #[allow(clippy::unused_self, reason = "only who entered a namespace may change the network")]
+    pub fn ip_all(&self, lines: &[&str]) {
+        must_batch(lines);
     }
 
     /// Runs a program on the host and gives what it printed.
@@ -111,6 +120,18 @@ impl Container {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// As [`Self::ip`] for each line, by one process.
+    ///
+    /// # Panics
+    /// When one fails.
+    pub fn ip_all(&self, lines: &[&str]) {
+        let done = within(self.path().as_ref(), || {
+            must_batch(lines);
+            Ok(())
+        });
+        assert!(done.is_ok(), "{lines:?}: {done:?}");
+    }
+
     /// Whether one ping inside is answered.
     #[must_use]
     pub fn pings(&self, address: &str) -> bool {
@@ -129,5 +150,36 @@ fn succeed(command: &mut Command) -> String {
         Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
         Ok(output) => panic!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)),
         Err(error) => panic!("{command:?}: {error}"),
+    }
+}
+
+fn must_batch(lines: &[&str]) {
+    if let Err(why) = ip_batch(&[], lines) {
+        panic!("{why}");
+    }
+}
+
+/// What `ip` prints for each line, in one process: tests start so many programs that it shows.
+///
+/// # Errors
+/// What it said to the first line that failed.
+pub(crate) fn ip_batch(words: &[&str], lines: &[&str]) -> Result<String, String> {
+    let started = Command::new("ip")
+        .args(words)
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = started.map_err(|error| format!("ip: {error}"))?;
+    // A few lines fit into the pipe. Whether they were read is seen by the exit code.
+    if let Some(mut stdin) = child.stdin.take() {
+        let _ = stdin.write_all(lines.join("\n").as_bytes());
+    }
+    let output = child.wait_with_output().map_err(|error| format!("ip: {error}"))?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!("ip {lines:?}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 }

@@ -1,5 +1,6 @@
 //! What a machine holds, to compare before and after.
 
+use crate::netns::ip_batch;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,21 +39,22 @@ impl Snapshot {
     /// When `ip`, `bridge` or `nft` fail.
     #[must_use]
     pub fn take() -> Self {
-        let json = |program: &str, words: &[&str]| {
-            items(&serde_json::from_str(&ask(program, words)).unwrap_or(Value::Null))
+        // Links with their addresses, then routes of both families: an array each.
+        let asked = ip_batch(&["-j", "-d"], &["addr", "route show table all"]);
+        let asked = asked.unwrap_or_else(|why| panic!("{why}"));
+        let mut arrays = serde_json::Deserializer::from_str(&asked).into_iter::<Value>();
+        let mut next = || {
+            let array = arrays.next().unwrap_or(Ok(Value::Null));
+            items(&array.unwrap_or_else(|error| panic!("ip printed {asked}: {error}")))
         };
-        let found = json("ip", &["-j", "-d", "addr"]);
+        let (found, routes) = (next(), next());
         let links: BTreeMap<String, String> = found.iter().map(describe_link).collect();
         let addresses = found.iter().flat_map(describe_addresses).collect();
-        // Both families.
-        let routes = ask("ip", &["route", "show", "table", "all"]);
-        let routes =
-            routes.lines().filter(|line| !line.contains("table local") && !line.starts_with("fe80::"));
-        // linkdown comes and goes with a bridge's ports.
-        let routes = routes.map(|line| line.replace(" linkdown", "").trim_end().to_owned()).collect();
+        let routes = routes.iter().filter_map(describe_route).collect();
         // Bridges and their ports alone have any, and each program that is not started saves its time a thousand times.
         let has_bridge = links.values().any(|link| link.starts_with("kind \"bridge\""));
-        let vlans = if has_bridge { json("bridge", &["-j", "vlan", "show"]) } else { vec![] };
+        let vlans = if has_bridge { ask("bridge", &["-j", "vlan", "show"]) } else { String::new() };
+        let vlans = items(&serde_json::from_str(&vlans).unwrap_or(Value::Null));
         let vlans = vlans.iter().map(describe_vlans).collect();
         Self { links, addresses, routes, vlans, rules: ask("nft", &["--stateless", "list", "ruleset"]) }
     }
@@ -138,6 +140,20 @@ fn describe_addresses(link: &Value) -> Vec<String> {
         format!("{name} {}/{}{broadcast}", addr["local"].as_str().unwrap_or_default(), addr["prefixlen"])
     };
     addresses.map(text).collect()
+}
+
+/// `dev eth0 dst default gateway 10.1.0.1 protocol boot scope global table main …`; `None` for those that the kernel makes
+/// of addresses.
+fn describe_route(route: &Value) -> Option<String> {
+    let fields = route.as_object()?;
+    if route["table"] == "local" || route["dst"].as_str().is_some_and(|dst| dst.starts_with("fe80::")) {
+        return None;
+    }
+    // "linkdown" comes and goes with a bridge's ports.
+    let fields = fields.iter().filter(|(key, _)| key.as_str() != "flags");
+    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let words: Vec<String> = fields.map(|(key, value)| format!("{key} {}", word(value))).collect();
+    Some(words.join(" "))
 }
 
 /// The qdiscs and the ingress filters of the calling thread's namespace that are not the kernel's defaults, as `tc` tells them.

@@ -18,8 +18,10 @@ impl Bed {
 
     /// A pair of which the pod has the end `inside`.
     pub fn veth(&self, outside: &str, inside: &str) {
-        self.host.ip(&format!("link add {outside} type veth peer name {inside} netns {}", self.pod.path()));
-        self.host.ip(&format!("link set {outside} up"));
+        self.host.ip_all(&[
+            &format!("link add {outside} type veth peer name {inside} netns {}", self.pod.path()),
+            &format!("link set {outside} up"),
+        ]);
         self.pod.ip(&format!("link set {inside} up"));
     }
 

@@ -7,7 +7,7 @@ use super::look::SETTLE;
 use super::steps::{Step, quote};
 use super::subject::{Role, Subject};
 use crate::call::Call;
-use crate::netns::{Container, Host, within};
+use crate::netns::{Container, Host, ip_batch, within};
 use crate::snapshot::Snapshot;
 use crate::{expect, write_file};
 use serde_json::{Map, Value, json};
@@ -66,14 +66,14 @@ impl<'a> Bed<'a> {
         let dir = dir.unwrap_or_else(|error| panic!("a folder for the run: {error}"));
         let bed = Self { subject, version, host, dir, steps: Mutex::default(), pods: AtomicUsize::new(0) };
         if subject.role == Role::Chained {
-            bed.ip("link add br0 address 02:00:00:00:00:01 type bridge");
-            bed.ip("addr add 10.83.0.1/24 dev br0");
-            bed.ip("link set br0 up");
+            bed.ip_all(&[
+                "link add br0 address 02:00:00:00:00:01 type bridge",
+                "addr add 10.83.0.1/24 dev br0",
+                "link set br0 up",
+            ]);
         }
         if subject.conf.get("master").is_some_and(|master| master == "up0") {
-            bed.ip("link add up0 type veth peer name up1");
-            bed.ip("link set up0 up");
-            bed.ip("link set up1 up");
+            bed.ip_all(&["link add up0 type veth peer name up1", "link set up0 up", "link set up1 up"]);
         }
         bed
     }
@@ -101,6 +101,17 @@ impl<'a> Bed<'a> {
     pub fn ip(&self, args: &str) -> String {
         self.note(Step::shell(format!("ip {args}")));
         self.host.ip(args)
+    }
+
+    /// As [`Self::ip`] for each line, by one process.
+    ///
+    /// # Panics
+    /// When one fails.
+    pub fn ip_all(&self, lines: &[&str]) {
+        for args in lines {
+            self.note(Step::shell(format!("ip {args}")));
+        }
+        self.host.ip_all(lines);
     }
 
     /// Runs a program on the host, which has to succeed.
@@ -180,13 +191,14 @@ impl<'a> Bed<'a> {
         let (vh, macs) = (format!("vh{n}"), [1, 2].map(|end| format!("02:00:00:00:0{end}:{n:02x}")));
         let address = format!("10.83.0.{}/24", pod.number + 9);
         let [host, inside] = &macs;
-        self.ip(&format!(
-            "link add {vh} address {host} type veth peer name eth0 address {inside} netns {path}"
-        ));
-        self.ip(&format!("link set {vh} up master br0"));
-        self.inside(pod, "ip", &format!("addr add {address} dev eth0"));
-        self.inside(pod, "ip", "link set eth0 up");
-        self.inside(pod, "ip", "route add default via 10.83.0.1");
+        self.ip_all(&[
+            &format!("link add {vh} address {host} type veth peer name eth0 address {inside} netns {path}"),
+            &format!("link set {vh} up master br0"),
+        ]);
+        self.inside_all(
+            pod,
+            &[&format!("addr add {address} dev eth0"), "link set eth0 up", "route add default via 10.83.0.1"],
+        );
         let route = json!({"dst": "0.0.0.0/0", "gw": "10.83.0.1"});
         let dns = json!({"nameservers": ["10.83.0.1"], "search": ["example.org"]});
         if self.version < "0.3.0" {
@@ -210,9 +222,21 @@ impl<'a> Bed<'a> {
         self.try_inside(pod, program, args).unwrap_or_else(|why| panic!("{program} {args}: {why}"))
     }
 
+    /// Runs `ip` in the container for each line, by one process.
+    ///
+    /// # Panics
+    /// When one fails.
+    fn inside_all(&self, pod: &Pod, lines: &[&str]) {
+        for args in lines {
+            self.note(Step::inside(&pod.path, &format!("ip {args}")));
+        }
+        let done = within(&pod.path, || ip_batch(&[], lines).map_err(std::io::Error::other));
+        assert!(done.is_ok(), "{lines:?}: {done:?}");
+    }
+
     /// Runs a program in the container: what it printed, or why it failed.
     pub fn try_inside(&self, pod: &Pod, program: &str, args: &str) -> Result<String, String> {
-        self.note(Step::shell(format!("nsenter --net='{}' {program} {args}", pod.path.display())));
+        self.note(Step::inside(&pod.path, &format!("{program} {args}")));
         let words: Vec<&str> = args.split_whitespace().collect();
         let output = within(&pod.path, || Command::new(program).args(words).output());
         let output = output.map_err(|error| error.to_string())?;

@@ -27,6 +27,12 @@ impl Step {
         Self { line: line.into(), saw: String::new(), result: None }
     }
 
+    /// A command in the namespace at `path`.
+    #[must_use]
+    pub fn inside(path: &Path, command: &str) -> Self {
+        Self::shell(format!("nsenter --net='{}' {command}", path.display()))
+    }
+
     /// A call of a plugin. `stdin` is a shell command that makes its stdin, where that is better than the bytes themselves.
     #[must_use]
     pub fn call(call: &Call, stdin: Option<&str>, answer: &Answer) -> Self {

@@ -23,16 +23,20 @@ impl Bed {
     pub fn new() -> Self {
         let host = Host::enter();
         let outside = Container::new();
-        host.ip(&format!("link add up0 mtu 1400 type veth peer name eth0 mtu 1400 netns {}", outside.path()));
-        host.ip(&format!("addr add {NODE}/24 dev up0"));
-        host.ip("addr add 2001:db8::1/64 dev up0 nodad");
-        host.ip("link set up0 up");
-        host.ip(&format!("route add {INSIDE}/32 via {OUTSIDE}"));
-        outside.ip(&format!("addr add {OUTSIDE}/24 dev eth0"));
-        outside.ip(&format!("addr add {INSIDE}/32 dev eth0"));
-        outside.ip("addr add 2001:db8::9/64 dev eth0 nodad");
-        outside.ip("link set eth0 up");
-        outside.ip(&format!("route add 10.1.0.0/16 via {NODE}"));
+        host.ip_all(&[
+            &format!("link add up0 mtu 1400 type veth peer name eth0 mtu 1400 netns {}", outside.path()),
+            &format!("addr add {NODE}/24 dev up0"),
+            "addr add 2001:db8::1/64 dev up0 nodad",
+            "link set up0 up",
+            &format!("route add {INSIDE}/32 via {OUTSIDE}"),
+        ]);
+        outside.ip_all(&[
+            &format!("addr add {OUTSIDE}/24 dev eth0"),
+            &format!("addr add {INSIDE}/32 dev eth0"),
+            "addr add 2001:db8::9/64 dev eth0 nodad",
+            "link set eth0 up",
+            &format!("route add 10.1.0.0/16 via {NODE}"),
+        ]);
         Self { host, outside, dir: tempfile::tempdir().unwrap() }
     }
 

@@ -41,13 +41,17 @@ impl Bed {
     pub fn new() -> Self {
         let host = Host::enter();
         let peer = Container::new();
-        host.ip(&format!("link add up0 type veth peer name eth0 netns {}", peer.path()));
-        host.ip(&format!("addr add {HOST}/24 dev up0"));
-        host.ip(&format!("addr add {HOST_V6}/64 dev up0 nodad"));
-        host.ip("link set up0 up");
-        peer.ip(&format!("addr add {PEER}/24 dev eth0"));
-        peer.ip("addr add 2001:db8::9/64 dev eth0 nodad");
-        peer.ip("link set eth0 up");
+        host.ip_all(&[
+            &format!("link add up0 type veth peer name eth0 netns {}", peer.path()),
+            &format!("addr add {HOST}/24 dev up0"),
+            &format!("addr add {HOST_V6}/64 dev up0 nodad"),
+            "link set up0 up",
+        ]);
+        peer.ip_all(&[
+            &format!("addr add {PEER}/24 dev eth0"),
+            "addr add 2001:db8::9/64 dev eth0 nodad",
+            "link set eth0 up",
+        ]);
         Self { host, peer, data: tempfile::tempdir().unwrap() }
     }
 
