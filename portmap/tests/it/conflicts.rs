@@ -125,6 +125,60 @@ fn a_repeated_add_is_the_same_as_one_and_may_change_the_ports() {
     }
 }
 
+/// `count` TCP ports from `first` on.
+fn many(first: u16, count: u16, backend: &str) -> serde_json::Value {
+    let list: Vec<_> = (first..first + count).map(|number| port(number, number, "tcp")).collect();
+    conf(&json!(list), &json!({"backend": backend}))
+}
+
+/// All changes are one datagram, whose answers have to fit into the socket. iptables' own datagram can't be larger here,
+/// where root is root in a namespace alone.
+#[test]
+fn hundreds_of_ports_are_mapped_checked_succeeded_and_freed() {
+    for (backend, count) in [("nftables", 700), ("iptables", 100)] {
+        let bed = Bed::new();
+        let (pod, other) = (bed.pod("c1"), bed.pod("c2"));
+        let conf = many(20_000, count, backend);
+        let port = 20_000 + count - 1;
+        serve(Some(&pod.container), Transport::Tcp, port, "pod");
+        add(&conf, &pod).ok();
+        check(&conf, &pod).ok();
+        let last = || ask(Some(&bed.peer), Transport::Tcp, crate::bed::at(HOST, port)).map(|(_, name)| name);
+        assert_eq!(last().as_deref(), Some("pod"), "{backend}");
+        if backend == "nftables" {
+            // Each of them is refused.
+            let before = rules();
+            let why = add(&conf, &other).fails(7);
+            assert!(why.contains("host port 20000/tcp is in use by cni/net1/c1/eth0"), "{why}");
+            assert_eq!(rules(), before);
+            bed.end(&pod);
+            add(&conf, &other).ok();
+            check(&conf, &other).ok();
+        }
+        for pod in [&pod, &other] {
+            del(&conf, pod).ok();
+        }
+        assert!(last().is_none() && !rules().contains("20050"), "{backend}: {}", rules());
+    }
+}
+
+#[test]
+fn gc_frees_hundreds_of_ports_of_several_containers() {
+    for (backend, count) in [("nftables", 200), ("iptables", 60)] {
+        let bed = Bed::new();
+        let pods: Vec<_> = (0..3).map(|n| bed.pod(&format!("c{n}"))).collect();
+        for (pod, first) in pods.iter().zip([20_000, 21_000, 22_000]) {
+            add(&many(first, count, backend), pod).ok();
+        }
+        let gc = json!({"cniVersion": "1.1.0", "name": "net1", "type": "portmap",
+                        "cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]});
+        cni_conformance::Call::new("portmap").command("GC", &gc).run().ok();
+        check(&many(21_000, count, backend), &pods[1]).ok();
+        let left = rules();
+        assert!(!left.contains("20050") && !left.contains("22050"), "{backend}: {left}");
+    }
+}
+
 #[test]
 fn forty_at_once_on_a_fresh_machine_all_succeed() {
     cni_conformance::raise_file_limit();

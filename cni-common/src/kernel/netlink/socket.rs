@@ -9,6 +9,7 @@ use netlink_sys::SocketAddr;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::errno::Errno;
 use nix::libc;
+use rustix::net::sockopt;
 use std::fmt::Debug;
 use std::io;
 use std::ops::Range;
@@ -30,6 +31,11 @@ const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 /// The length of a message's header, which begins with the message's length.
 const HEADER: usize = 16;
+/// What the kernel takes of a socket's buffers for a small answer, in bytes: what it allocates, not what it says.
+const ANSWER: usize = 1024;
+/// What fits into the buffers that every socket has, of messages and of answers, in bytes: a good half of `wmem_default` and
+/// `rmem_default` (212,992).
+const FITS: usize = 128 * 1024;
 
 /// A request, with what it is for in words.
 #[derive(Debug, Clone)]
@@ -240,6 +246,7 @@ impl Socket {
         messages: Vec<Message<M>>,
     ) -> Result<Range<u32>, Refusal> {
         let first = self.sequence;
+        let answers = messages.len() * ANSWER;
         let mut bytes = Vec::new();
         for message in messages {
             let mut header = NetlinkHeader::default();
@@ -255,8 +262,27 @@ impl Socket {
         }
         // A refusal repeats what was sent.
         self.make_room(2 * bytes.len());
+        self.widen(bytes.len(), answers)?;
         retry(|| self.inner.send_to(&bytes, &SocketAddr::new(0, 0), 0))?;
         Ok(first..self.sequence)
+    }
+
+    /// Sees to it that so many bytes can be sent at once, and answered before anything is read.
+    fn widen(&self, sent: usize, answered: usize) -> Result<(), Refusal> {
+        // The kernel doubles what it is told, for what it needs itself. Only the machine's root may go beyond the
+        // machine's limits; who is root in a namespace of his own gets what these are.
+        let socket = &self.inner;
+        if sent > FITS && sockopt::set_socket_send_buffer_size_force(socket, sent).is_err() {
+            sockopt::set_socket_send_buffer_size(socket, sent).map_err(io::Error::from)?;
+        }
+        if answered > FITS {
+            // Of thousands of changes each may be refused: without the repetition of what was asked.
+            socket.set_cap_ack(true)?;
+            if sockopt::set_socket_recv_buffer_size_force(socket, answered).is_err() {
+                sockopt::set_socket_recv_buffer_size(socket, answered).map_err(io::Error::from)?;
+            }
+        }
+        Ok(())
     }
 
     /// Sees to it that a datagram of so many bytes can be read.

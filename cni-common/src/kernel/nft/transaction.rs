@@ -7,7 +7,7 @@ use super::object::{
 use crate::kernel::netlink::socket::{position, verdict};
 use crate::kernel::netlink::{Message, Socket};
 use crate::kernel::refusal::Refusal;
-use netlink_packet_core::{NLM_F_NONREC, NLM_F_REQUEST, NetlinkPayload};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_NONREC, NLM_F_REQUEST, NetlinkPayload};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetMessage,
     TableAttribute, TableMessage,
@@ -43,6 +43,11 @@ impl Transaction {
         self.chain(family, chain);
         self.changes.push(flush(family, chain));
         self.changes.extend(rules.iter().map(|rule| new_rule(family, rule)));
+    }
+
+    /// Adds a rule behind those of its chain.
+    pub fn rule(&mut self, family: Family, rule: &Rule) {
+        self.changes.push(new_rule(family, rule));
     }
 
     /// Makes a set or a map, unless it is there.
@@ -82,25 +87,27 @@ impl Transaction {
     ///
     /// # Errors
     /// The first refusal; then nothing was changed.
-    pub fn commit(self, socket: &mut Socket) -> Result<(), Refusal> {
-        if self.changes.is_empty() {
-            return Ok(());
+    pub fn commit(mut self, socket: &mut Socket) -> Result<(), Refusal> {
+        let Some(last) = self.changes.len().checked_sub(1) else { return Ok(()) };
+        // The kernel answers in order, once it is done with all, and tells a refusal unasked. So the last answer is
+        // enough, and a transaction of thousands of changes does not fill the socket with answers.
+        for change in &mut self.changes[..last] {
+            change.flags &= !NLM_F_ACK;
         }
         let names: Vec<String> = self.changes.iter().map(|change| change.doing.clone()).collect();
         let mut batch = vec![boundary(ControlMessage::BatchBegin)];
         batch.extend(self.changes);
         batch.push(boundary(ControlMessage::BatchEnd));
         let sent = socket.send(batch)?;
-        let mut pending = names.len();
         let mut result = Ok(());
-        while pending > 0 {
+        loop {
             for answer in socket.receive::<NetfilterMessage>()? {
                 let (Some(at), NetlinkPayload::Error(error)) =
                     (position(&sent, answer.header.sequence_number), answer.payload)
                 else {
                     continue;
                 };
-                // The kernel answers each change; or the boundaries, when it gave up on the whole.
+                // The kernel answers changes; or the boundaries, when it gave up on the whole.
                 let doing =
                     at.checked_sub(1).and_then(|at| names.get(at)).map_or("change nf_tables", String::as_str);
                 let whole = at == 0 || at > names.len();
@@ -108,11 +115,12 @@ impl Transaction {
                 if whole && answer.is_err() {
                     return answer;
                 }
-                pending -= usize::from(!whole);
                 result = result.and(answer);
+                if at == last + 1 {
+                    return result;
+                }
             }
         }
-        result
     }
 }
 
