@@ -430,12 +430,20 @@ impl Inside<'_> {
         let mut batch = vec![link::announce_addresses(index)];
         batch.extend(plan.ips.iter().map(|ip| addr::add(index, ip.address, dad)));
         batch.push(link::set_up(index, true));
+        let before_routes = batch.len();
         batch.extend(plan.routes.iter().map(|route| route::add(index, route, plan.gateway_for(route))));
-        all_ok(self.socket.batch(batch)?).map_err(|refusal| {
+        let mut answers = self.socket.batch(batch)?;
+        // The interface is new: the very same route is one of ours, in other words.
+        for answer in &mut answers[before_routes..] {
+            if answer.as_ref().is_err_and(|refusal| refusal.errno == Errno::EEXIST) {
+                *answer = Ok(());
+            }
+        }
+        all_ok(answers).map_err(|refusal| {
             let exists = refusal.errno == Errno::EEXIST;
             let error =
                 Error::from(refusal).context(format!("failed to configure {ifname} inside the container"));
-            if exists { error.context("two routes or addresses of the network are the same") } else { error }
+            if exists { error.context("two addresses of the network are the same") } else { error }
         })?;
         if has_v6 && dad == Dad::AsConfigured {
             self.await_dad(index)?;

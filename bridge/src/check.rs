@@ -58,7 +58,7 @@ impl Check<'_> {
         let vlans = self.vlans(&mut host, &bridge, &port)?;
         if matches!(self.conf.layer, Layer::L3 { .. }) {
             self.addresses(&mut inside, &container)?;
-            self.routes(&mut inside)?;
+            self.routes(&mut inside, &container)?;
             self.gateway(&mut host, &bridge, &vlans)?;
             self.masquerade()?;
         }
@@ -186,11 +186,13 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn routes(&self, inside: &mut Socket) -> Result<()> {
+    /// The routes over our interface: another network of the container may have one to the same destination.
+    fn routes(&self, inside: &mut Socket, container: &Link) -> Result<()> {
         let have = route::list(inside)?;
         for wanted in &self.prev.routes {
             let same_dst: Vec<_> = have
                 .iter()
+                .filter(|found| found.link == Some(container.index))
                 .map(|found| &found.route)
                 .filter(|found| found.dst == wanted.dst.trunc())
                 .collect();

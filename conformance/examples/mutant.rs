@@ -99,6 +99,12 @@ fn mutate(call: &mut Call, mutation: &str) -> std::io::Result<Answer> {
         "old-gc-key-only" if is("GC") => call.change(|conf| {
             conf["cni.dev/valid-attachments"] = conf["cni.dev/attachments"].clone();
         }),
+        "one-network" if is("ADD") && call.conf()["name"] == "net2" => {
+            return Ok(error(&call.conf(), 5, "file exists"));
+        }
+        "first-network-alone" if is("ADD") && call.conf()["name"] == "net2" => {
+            return Ok(Answer { code: 0, stdout: call.conf()["prevResult"].to_string().into_bytes() });
+        }
         "needs-netns-to-delete" if is("DEL") && !Path::new(&netns()).exists() => {
             return Ok(error(&call.conf(), 4, "no such namespace"));
         }
@@ -204,6 +210,11 @@ fn change_machine(call: &Call, mutation: &str, failed: bool) -> std::io::Result<
         }
         "leaves-it-down" if is("ADD") && !failed => inside("ip link set eth0 down")?,
         "leaves-route-out" if is("ADD") && !failed => inside("ip route del 192.0.2.0/24")?,
+        "takes-others-routes" if is("DEL") => inside("ip route del default")?,
+        "later-route-last" if is("ADD") && !failed && call.conf()["name"] == "net2" => {
+            inside("ip route del default dev eth1")?;
+            inside("ip route append default via 10.84.0.1 dev eth1")?;
+        }
         "makes-interface-twice" if is("ADD") && !failed => inside("ip link add extra0 type bridge")?,
         "touches-others" if is("DEL") => ip("link set vh2 down")?,
         _ => {}

@@ -344,7 +344,11 @@ const MUTANTS: [(&str, &str, &str); 52] = [
     ("leaves-lease", "host-local", "del.leaves-nothing"),
 ];
 /// As [`MUTANTS`].
-const MORE_MUTANTS: [(&str, &str, &str); 5] = [
+const MORE_MUTANTS: [(&str, &str, &str); 9] = [
+    ("first-network-alone", "portmap", "portmap.two-networks"),
+    ("one-network", "bridge", "add.two-networks"),
+    ("takes-others-routes", "bridge", "del.first-network"),
+    ("later-route-last", "bridge", "add.two-default-routes"),
     ("leaves-it-down", "bridge", "add.up"),
     ("leaves-route-out", "bridge", "add.result.routes"),
     ("makes-interface-twice", "bridge", "del.leaves-nothing-inside"),

@@ -1,6 +1,7 @@
 //! Whether the attachment that has a port is alive. A port of a living one is not taken; a dead one's is, or a DEL that was
 //! lost would block it for ever.
 
+use cni_common::spec::Attachment;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -23,6 +24,13 @@ pub fn sign_of_life(holder: &str, target: Option<IpAddr>, tags: &[String]) -> Op
     }
     let lease = Path::new(LEASES).join(network.strip_prefix("cni/")?).join(target?.to_string());
     lease.exists().then(|| format!("its lease {} is there", lease.display()))
+}
+
+/// Whether `holder` (a tag) may be another attachment of `attachment`'s container: tags too long for the kernel name none.
+#[must_use]
+pub fn is_of_container(holder: &str, attachment: &Attachment) -> bool {
+    let names = holder.strip_prefix("cni/").and_then(|rest| rest.split('/').nth(1));
+    names.map_or_else(|| holder.starts_with("cni#"), |id| id == attachment.container_id.as_str())
 }
 
 /// What all tags of a network begin with.

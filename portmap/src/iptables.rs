@@ -8,7 +8,10 @@
 //! -A CNI-DN-HASH -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.1.0.2:80
 //! ```
 //!
-//! The chain is a container's, not an attachment's, as the reference has it. What is shared stays.
+//! The chain is a container's, not an attachment's, as the reference has it. Where a container has two interfaces on one
+//! network, the second gets a chain of its own, which the reference never makes. Last rules without effect say whose each
+//! is: `-A CNI-DN-OWN -m comment --comment "of eth1" -j RETURN` and, in the container's, the same with "not of eth1".
+//! What is shared stays.
 
 use crate::Work;
 use crate::condition::Condition;
@@ -22,8 +25,9 @@ use cni_common::kernel::nft;
 use cni_common::spec::name::reference_digest;
 use cni_common::spec::{Attachment, NetworkName, Result};
 use ipnet::IpNet;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 const TABLE: &str = "nat";
 const DNAT: &str = "CNI-HOSTPORT-DNAT";
@@ -39,8 +43,64 @@ fn chain_name(network: &str, container_id: &str) -> String {
     format!("CNI-DN-{}", reference_digest(&[network, container_id], 21))
 }
 
-fn chain_of(attachment: &Attachment) -> String {
-    chain_name(attachment.network.as_str(), attachment.container_id.as_str())
+/// The chains that may be an attachment's.
+struct Chains {
+    /// The container's.
+    container: String,
+    /// The interface's own.
+    interface: String,
+}
+
+impl Chains {
+    fn of(attachment: &Attachment) -> Self {
+        let [network, id] = [attachment.network.as_str(), attachment.container_id.as_str()];
+        let digest = reference_digest(&[network, id, "/", attachment.ifname.as_str()], 21);
+        Self { container: chain_name(network, id), interface: format!("CNI-DN-{digest}") }
+    }
+
+    fn names(&self) -> [&str; 2] {
+        [&self.container, &self.interface]
+    }
+
+    /// Which of them is the attachment's among `saved`, if one is.
+    fn choose(&self, saved: &Saved, attachment: &Attachment) -> Option<&str> {
+        let has = |name: &String| saved.chains.contains(name);
+        if has(&self.interface) {
+            return Some(&self.interface);
+        }
+        let is_others = saved.rules.contains(&not_of(&self.container, attachment));
+        (has(&self.container) && !is_others).then_some(&self.container)
+    }
+}
+
+/// A rule that says whose a chain is, or is not.
+fn note(chain: &str, word: &str, ifname: &str) -> String {
+    format!("-A {chain} -m comment --comment \"{word} {ifname}\" -j RETURN")
+}
+
+/// The rule by which a container's chain says that it is another interface's.
+fn not_of(chain: &str, attachment: &Attachment) -> String {
+    note(chain, NOT_OF, attachment.ifname.as_str())
+}
+
+const OF: &str = "of";
+const NOT_OF: &str = "not of";
+
+/// The interfaces of the attachment's container that have a chain of their own.
+fn interfaces(saved: &Saved, attachment: &Attachment) -> BTreeSet<String> {
+    let container = format!("\"{}\"", comment(attachment));
+    let chains = saved
+        .rules
+        .iter()
+        .filter(|rule| rule.contains(&container))
+        .filter_map(|rule| rule.rsplit(' ').next());
+    let chains: BTreeSet<&str> = chains.collect();
+    let name = |rule: &String| {
+        let (chain, rest) = rule.strip_prefix("-A ")?.split_once(' ')?;
+        let name = rest.strip_prefix("-m comment --comment \"of ")?.strip_suffix("\" -j RETURN")?;
+        chains.contains(chain).then(|| name.to_owned())
+    };
+    saved.rules.iter().filter_map(name).collect()
 }
 
 /// As the reference cuts it.
@@ -76,8 +136,8 @@ fn own_rules(conf: &Conf, chain: &str, target: &IpNet, mappings: &[Mapping]) -> 
 }
 
 /// The rules that lead to it: fifteen ports of one protocol each.
-fn entries(conf: &Conf, attachment: &Attachment, v4: bool, mappings: &[Mapping]) -> Vec<String> {
-    let (chain, comment) = (chain_of(attachment), comment(attachment));
+fn entries(conf: &Conf, attachment: &Attachment, chain: &str, v4: bool, mappings: &[Mapping]) -> Vec<String> {
+    let comment = comment(attachment);
     let mut by_protocol: BTreeMap<Protocol, Vec<u16>> = BTreeMap::new();
     for mapping in mappings {
         let ports = by_protocol.entry(mapping.protocol).or_default();
@@ -140,40 +200,82 @@ fn removal(saved: &Saved, chain: &str) -> Vec<String> {
     lines
 }
 
-/// Maps the ports of an attachment.
+/// Maps the ports of an attachment. `inside` tells the addresses that the container has.
 ///
 /// # Errors
 /// Code 5: what iptables says. What was done for another family then has to be undone.
-pub(crate) fn add(work: &Work) -> Result<()> {
-    let chain = chain_of(work.attachment);
-    for (target, mappings) in &work.targets {
+pub(crate) fn add(work: &Work, inside: &dyn Fn() -> Vec<IpAddr>) -> Result<()> {
+    let chains = Chains::of(work.attachment);
+    let marker = not_of(&chains.container, work.attachment);
+    // Both families have to agree: DEL then knows whose the container's chain is.
+    let is_taken = |saved: &Saved, target: &IpNet| {
+        let others = |mapped: Mapped| (mapped.target != target.addr()).then_some(mapped.target);
+        let others: Vec<IpAddr> = saved
+            .rules
+            .iter()
+            .filter_map(|rule| mapped(rule, &chains.container))
+            .filter_map(others)
+            .collect();
+        !others.is_empty() && inside().iter().any(|ip| others.contains(ip))
+    };
+    let taken = Cell::new(false);
+    let edit = |target: &IpNet, mappings: &[Mapping]| {
         let iptables = Iptables::find(Family::of(target.addr()))?;
         let edited = iptables.edit(TABLE, |saved| {
+            taken.set(taken.get() || saved.rules.contains(&marker) || is_taken(saved, target));
             let mut lines = missing_shared(saved, &work.conf.mark, work.conf.masquerade);
             // What is left of an earlier ADD, which no DEL followed.
-            lines.extend(removal(saved, &chain));
+            lines.extend(removal(saved, &chains.interface));
+            let ours = |rule: &String| mapped(rule, &chains.container).map(|to| to.target == target.addr());
+            let chain = if taken.get() {
+                if saved.rules.iter().filter_map(ours).any(|ours| ours) {
+                    lines.extend(removal(saved, &chains.container));
+                } else if saved.chains.contains(&chains.container) && !saved.rules.contains(&marker) {
+                    lines.push(marker.clone());
+                }
+                &chains.interface
+            } else {
+                lines.extend(removal(saved, &chains.container));
+                &chains.container
+            };
             lines.push(format!("-N {chain}"));
-            lines.extend(own_rules(work.conf, &chain, target, mappings));
-            lines.extend(entries(work.conf, work.attachment, target.addr().is_ipv4(), mappings));
+            lines.extend(own_rules(work.conf, chain, target, mappings));
+            if taken.get() {
+                lines.push(note(chain, OF, work.attachment.ifname.as_str()));
+            } else {
+                let others = interfaces(saved, work.attachment).into_iter();
+                let others = others.filter(|name| name != work.attachment.ifname.as_str());
+                lines.extend(others.map(|name| note(chain, NOT_OF, &name)));
+            }
+            lines.extend(entries(work.conf, work.attachment, chain, target.addr().is_ipv4(), mappings));
             lines
         });
-        edited.map_err(|error| error.context("failed to map ports"))?;
+        edited.map_err(|error| error.context("failed to map ports"))
+    };
+    for (at, (target, mappings)) in work.targets.iter().enumerate() {
+        let before = taken.get();
+        edit(target, mappings)?;
+        if taken.get() && !before {
+            work.targets[..at].iter().try_for_each(|(target, mappings)| edit(target, mappings))?;
+        }
     }
     Ok(())
 }
 
-/// Deletes the container's chain and what leads there, whoever made it, and tells what it mapped.
+/// Deletes the attachment's chain and what leads there, whoever made it, and tells what it mapped.
 ///
 /// # Errors
 /// Code 5: what iptables says.
 pub fn delete(attachment: &Attachment) -> Result<Vec<Mapped>> {
-    let chain = chain_of(attachment);
+    let chains = Chains::of(attachment);
     let mut gone = Vec::new();
     for family in Family::BOTH {
-        for iptables in Iptables::holding(family, TABLE, Chain::Named(&chain))? {
-            let rules = iptables.saved(TABLE)?.rules;
-            gone.extend(rules.iter().filter_map(|rule| mapped(rule, &chain)));
-            iptables.edit(TABLE, |saved| removal(saved, &chain))?;
+        for iptables in Iptables::holding(family, TABLE, Chain::Named(&chains.names()))? {
+            let saved = iptables.saved(TABLE)?;
+            if let Some(chain) = chains.choose(&saved, attachment) {
+                gone.extend(saved.rules.iter().filter_map(|rule| mapped(rule, chain)));
+                iptables.edit(TABLE, |saved| removal(saved, chain))?;
+            }
         }
     }
     Ok(gone)
@@ -197,15 +299,15 @@ fn mapped(rule: &str, chain: &str) -> Option<Mapped> {
     })
 }
 
-/// Whether either family has the container's chain.
+/// Whether either family has the attachment's chain.
 ///
 /// # Errors
 /// Code 5: what iptables says.
 pub fn is_there(attachment: &Attachment) -> Result<bool> {
-    let chain = chain_of(attachment);
+    let chains = Chains::of(attachment);
     for family in Family::BOTH {
-        for iptables in Iptables::holding(family, TABLE, Chain::Named(&chain))? {
-            if iptables.saved(TABLE)?.chains.contains(&chain) {
+        for iptables in Iptables::holding(family, TABLE, Chain::Named(&chains.names()))? {
+            if chains.choose(&iptables.saved(TABLE)?, attachment).is_some() {
                 return Ok(true);
             }
         }
@@ -218,24 +320,25 @@ pub fn is_there(attachment: &Attachment) -> Result<bool> {
 /// # Errors
 /// Code 5: what iptables says.
 pub(crate) fn missing(work: &Work, target: &IpNet, mappings: &[Mapping]) -> Result<Option<(String, String)>> {
-    let chain = chain_of(work.attachment);
+    let chains = Chains::of(work.attachment);
     let mut found = Saved::default();
-    for iptables in Iptables::holding(Family::of(target.addr()), TABLE, Chain::Named(&chain))? {
+    for iptables in Iptables::holding(Family::of(target.addr()), TABLE, Chain::Named(&chains.names()))? {
         let saved = iptables.saved(TABLE)?;
         found.chains.extend(saved.chains);
         found.rules.extend(saved.rules);
     }
+    let chain = chains.choose(&found, work.attachment).unwrap_or(&chains.container);
     let mut wanted = missing_shared(&found, &work.conf.mark, work.conf.masquerade);
     wanted.extend(
-        own_rules(work.conf, &chain, target, mappings).into_iter().filter(|rule| !found.rules.contains(rule)),
+        own_rules(work.conf, chain, target, mappings).into_iter().filter(|rule| !found.rules.contains(rule)),
     );
     // Conditions come back in other words, so that only their ports are compared.
     let ports = |rule: &str| {
         rule.split("--dports ").nth(1).and_then(|rest| rest.split(' ').next()).map(ToOwned::to_owned)
     };
-    let leads_there = |rule: &&String| rule.rsplit(' ').next() == Some(chain.as_str());
+    let leads_there = |rule: &&String| rule.rsplit(' ').next() == Some(chain);
     let have: HashSet<_> = found.rules.iter().filter(leads_there).map(|rule| ports(rule)).collect();
-    let entries = entries(work.conf, work.attachment, target.addr().is_ipv4(), mappings);
+    let entries = entries(work.conf, work.attachment, chain, target.addr().is_ipv4(), mappings);
     wanted.extend(entries.into_iter().filter(|rule| !have.contains(&ports(rule))));
     Ok(wanted.into_iter().next().map(|rule| (format!("the iptables rule {rule}"), "none".to_owned())))
 }
@@ -245,11 +348,16 @@ pub(crate) fn missing(work: &Work, target: &IpNet, mappings: &[Mapping]) -> Resu
 /// # Errors
 /// Code 5: what iptables says.
 pub fn gc(network: &NetworkName, valid: &[Attachment]) -> Result<()> {
-    let living: HashSet<String> = valid.iter().map(chain_of).collect();
+    let valid: Vec<(&Attachment, Chains)> =
+        valid.iter().map(|attachment| (attachment, Chains::of(attachment))).collect();
     let ours = format!("\"dnat name: \\\"{network}\\\" id: ");
     for family in Family::BOTH {
         for iptables in Iptables::holding(family, TABLE, Chain::Prefix("CNI-DN-"))? {
             iptables.edit(TABLE, |saved| {
+                let living: HashSet<&str> = valid
+                    .iter()
+                    .filter_map(|(attachment, chains)| chains.choose(saved, attachment))
+                    .collect();
                 let of_network = saved.rules.iter().filter(|rule| rule.contains(&ours));
                 let chains: BTreeSet<&str> = of_network.filter_map(|rule| rule.rsplit(' ').next()).collect();
                 chains

@@ -11,7 +11,7 @@ mod holder;
 mod iptables;
 mod nftables;
 
-use cni_common::kernel::netlink::{Socket, link, route};
+use cni_common::kernel::netlink::{Socket, addr, link, route};
 use cni_common::kernel::sysctl::{self, Key};
 use cni_common::kernel::{Backend, nft};
 use cni_common::plugin::{Added, Plugin, Request, Target};
@@ -38,8 +38,7 @@ impl Plugin for Portmap {
         })?;
         let mut undo = Undo::default();
         if !conf.mappings.is_empty() {
-            let work = Work::new(&conf, &target.attachment, &prev);
-            work.add(&mut undo)?;
+            Work::new(&conf, &target.attachment, &prev).add(&|| addresses_inside(target), &mut undo)?;
         }
         Ok(Added { success: prev, undo })
     }
@@ -103,30 +102,38 @@ impl<'a> Work<'a> {
         })
     }
 
-    fn add(&self, undo: &mut Undo) -> Result<()> {
+    /// `inside` tells the addresses that the container has.
+    fn add(&self, inside: &dyn Fn() -> Vec<IpAddr>, undo: &mut Undo) -> Result<()> {
         let attachment = self.attachment.clone();
         undo.push("port mappings", move || Ok(delete(&attachment)?));
         let backend = self.conf.backend;
-        let added = if backend == Backend::Iptables { iptables::add(self) } else { self.add_by_nftables() };
-        match added {
+        let by_iptables = || {
+            iptables::add(self, inside)?;
+            Ok(self.targets.iter().map(|(_, mappings)| mappings.clone()).collect())
+        };
+        let added = if backend == Backend::Iptables { by_iptables() } else { self.add_by_nftables(inside) };
+        let served = match added {
             // Only after it failed: on most machines the question would be in vain.
-            Err(_) if backend == Backend::Auto && nft::available().is_err() => iptables::add(self),
+            Err(_) if backend == Backend::Auto && nft::available().is_err() => by_iptables(),
             added => added,
         }?;
-        self.finish()
+        self.finish(&served)
     }
 
-    fn add_by_nftables(&self) -> Result<()> {
+    /// The mappings of each target that this attachment serves.
+    fn add_by_nftables(&self, inside: &dyn Fn() -> Vec<IpAddr>) -> Result<Vec<Vec<Mapping>>> {
         let mut socket = Socket::netfilter()?;
-        self.plans().try_for_each(|plan| plan.add(&mut socket)).map_err(|error| match error.code {
-            Code::IO => error.context("failed to map ports"),
-            _ => error,
+        self.plans().map(|plan| plan.add(&mut socket, inside)).collect::<Result<_>>().map_err(|error| {
+            match error.code {
+                Code::IO => error.context("failed to map ports"),
+                _ => error,
+            }
         })
     }
 
-    /// What is the same with either back end.
-    fn finish(&self) -> Result<()> {
-        for (target, mappings) in &self.targets {
+    /// What is the same with either back end. `served` are the mappings of each target that are this attachment's.
+    fn finish(&self, served: &[Vec<Mapping>]) -> Result<()> {
+        for ((target, _), mappings) in self.targets.iter().zip(served) {
             if target.addr().is_ipv4() && self.conf.masquerade != Masquerade::Nothing {
                 open_loopback(target.addr())?;
             }
@@ -172,6 +179,20 @@ fn address(prev: &Success, ifname: &IfName, v4: bool) -> Option<IpNet> {
     };
     let mut ips = prev.ips.iter().filter(|ip| ip.address.addr().is_ipv4() == v4 && is_ours(ip.interface));
     ips.next().map(|ip| ip.address)
+}
+
+/// The addresses that the container has, by which another attachment of the same container is known; none when they can't
+/// be told.
+fn addresses_inside(target: &Target) -> Vec<IpAddr> {
+    let found =
+        target.open_netns().and_then(|netns| netns.run(|| Ok(addr::list_all(&mut Socket::route()?)?)));
+    match found {
+        Ok(found) => found.into_iter().map(|addr| addr.net.addr()).collect(),
+        Err(error) => {
+            cni_common::log!("portmap: the addresses inside the container can't be read: {error}");
+            vec![]
+        }
+    }
 }
 
 /// Deletes whatever either back end of either implementation made for the attachment.

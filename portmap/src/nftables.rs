@@ -14,6 +14,7 @@
 //!         ip saddr 127.0.0.0/8 meta mark set meta mark | 0x2000
 //!         dnat to ip daddr . meta l4proto . th dport map @at-HASH
 //!         dnat to meta l4proto . th dport map @to-HASH
+//!         fib daddr type local goto pod-OTHER       # never matches: see below
 //!     }
 //!     map to-HASH   { tcp . 8080 : 10.1.0.2 . 80 }  # one an attachment, as is at-HASH
 //!     chain masquerade-13 {                         # nat hook, priority srcnat; one a bit
@@ -29,16 +30,21 @@
 //!
 //! ADD adds its chain, maps and elements in one transaction, DEL deletes them: the attachment's own maps say which elements
 //! of the shared ones may be its, so DEL needs no config. What is shared is made when it is missing, and stays.
+//!
+//! A runtime gives a container's mappings to each of its networks. The first that asks serves a port; a later one has its
+//! chain and maps, but no element of the shared maps, and in its chain a last rule that leads to the one that serves. No
+//! packet gets there, since the first rule returned all others; but the kernel does not delete a chain that a rule leads
+//! to, so that the DEL of the one that serves can't miss the one that is next, and gives the port on.
 
 use crate::condition::Condition;
 use crate::conf::{Conf, Mapping, Masquerade};
-use crate::holder::sign_of_life;
+use crate::holder::{is_of_container, sign_of_life};
+use cni_common::kernel::Refusal;
 use cni_common::kernel::netlink::{Socket, link};
 use cni_common::kernel::nft::{
     Chain, Data, Element, End, Family, Field, Hook, Key, Match, Rule, Set, Transaction, Value, Verdict,
     chains, delete_element, elements, find_element, has_chain, has_set, insert_element, rules,
 };
-use cni_common::kernel::{Refusal, absent_ok};
 use cni_common::spec::{Attachment, Error, Result};
 use ipnet::{IpNet, Ipv4Net};
 use nix::errno::Errno;
@@ -160,8 +166,8 @@ impl Plan<'_> {
         self.mappings.iter().any(|mapping| Self::key(mapping).1 == by_address)
     }
 
-    /// The chain, the maps and the elements.
-    fn insert(&self, transaction: &mut Transaction) {
+    /// The chain, the maps and the elements, but for the shared ones of what other attachments of the container have.
+    fn insert(&self, transaction: &mut Transaction, siblings: &[Sibling]) {
         let (family, own, tag) = (self.family(), Own::of(&digest(self.attachment)), self.attachment.tag());
         let maps = [true, false].into_iter().filter(|by_address| self.has(*by_address));
         let maps: Vec<Set> = maps.map(|by_address| own.map(family, by_address)).collect();
@@ -180,18 +186,22 @@ impl Plan<'_> {
         rules.extend(marks.iter().map(|matches| rule(matches, Verdict::SetMark(1 << self.bit), "")));
         rules.extend(maps.iter().map(|map| rule(&conditions, Verdict::Dnat(*map), "")));
         transaction.chain_with(family, &chain, &rules);
+        let mut ahead: Vec<&Own> = Vec::new();
+        for sibling in siblings.iter().map(|sibling| &sibling.own) {
+            if !ahead.contains(&sibling) {
+                wait_for(transaction, family, &chain, sibling);
+                ahead.push(sibling);
+            }
+        }
         for mapping in &self.mappings {
             let (key, by_address) = Self::key(mapping);
             let target = Key::target(self.target.addr(), mapping.container_port);
             let map = own.map(family, by_address);
             insert_element(transaction, family, &map, (&key, Value::Data(&target)), &tag);
-            insert_element(
-                transaction,
-                family,
-                &shared(family, by_address),
-                (&key, Value::Goto(&chain)),
-                &tag,
-            );
+            if siblings.iter().all(|sibling| sibling.mapping != *mapping) {
+                let shared = shared(family, by_address);
+                insert_element(transaction, family, &shared, (&key, Value::Goto(&chain)), &tag);
+            }
         }
     }
 
@@ -232,52 +242,80 @@ impl Plan<'_> {
         has_chain(socket, self.family(), &Chain { table: TABLE, name: &name, hook: None })
     }
 
-    /// Maps the ports.
+    /// Maps the ports. `inside` tells the addresses that the container has. The mappings that it serves: those that
+    /// another attachment of the container has already are its only once that one is gone.
     ///
     /// # Errors
-    /// Code 7 when another living attachment has one of them; code 5: what the kernel says. Nothing was changed then.
-    pub fn add(&self, socket: &mut Socket) -> Result<()> {
+    /// Code 7 when a living attachment of another container has one of them; code 5: what the kernel says. Nothing was
+    /// changed then.
+    pub fn add(&self, socket: &mut Socket, inside: &dyn Fn() -> Vec<IpAddr>) -> Result<Vec<Mapping>> {
+        let family = self.family();
         let mut ready = self.is_set_up(socket)?;
-        let mut dead: Vec<Own> = Vec::new();
+        let mut holders = Holders::default();
         let mut result = Ok(());
         for _ in 0..TRIES {
             let mut transaction = Transaction::default();
             if !ready {
                 self.set_up(&mut transaction);
             }
-            for holder in dead.drain(..) {
-                delete_all_of(socket, self.family(), &holder, &mut transaction)?;
+            for holder in &holders.dead {
+                delete_all_of(socket, family, holder, &[], &mut transaction)?;
             }
-            self.insert(&mut transaction);
+            self.insert(&mut transaction, &holders.siblings);
             result = transaction.commit(socket);
             match &result {
                 Err(refusal) if refusal.errno == Errno::EEXIST => {
                     // What is left of an earlier ADD of ours, which no DEL followed.
-                    delete_family(socket, self.family(), self.attachment)?;
-                    dead = self.dead_holders(socket)?;
+                    delete_family(socket, family, self.attachment)?;
+                    holders = self.holders(socket, inside)?;
                 }
-                Err(refusal) if refusal.errno == Errno::ENOENT => ready = false,
+                // What is shared, or a holder that was there at the look.
+                Err(refusal) if refusal.errno == Errno::ENOENT => {
+                    ready = false;
+                    holders = self.holders(socket, inside)?;
+                }
+                // Another attachment of a dead one's container waits for its ports, and gets them first.
+                Err(refusal) if refusal.errno == Errno::EBUSY => {
+                    for holder in &holders.dead {
+                        delete_own(socket, family, holder)?;
+                    }
+                    holders = self.holders(socket, inside)?;
+                }
                 // Somebody else's transaction came between.
                 Err(refusal) if refusal.errno == Errno::EAGAIN => {}
                 _ => break,
             }
         }
-        Ok(result?)
+        result?;
+        for Sibling { mapping, tag, .. } in &holders.siblings {
+            cni_common::log!(
+                "portmap: host port {mapping} is served by {tag}, of this container too, and by this attachment once that one is gone"
+            );
+        }
+        let is_served = |mapping: &&Mapping| holders.siblings.iter().all(|one| one.mapping != **mapping);
+        Ok(self.mappings.iter().filter(is_served).copied().collect())
     }
 
-    /// Who is in our way, when all of them are dead.
-    fn dead_holders(&self, socket: &mut Socket) -> Result<Vec<Own>> {
-        let mut found = Vec::new();
-        let mut tags = None;
+    /// Who has our ports, unless a living attachment of another container does.
+    fn holders(&self, socket: &mut Socket, inside: &dyn Fn() -> Vec<IpAddr>) -> Result<Holders> {
+        let mut found = Holders::default();
+        let (mut tags, mut addresses) = (None, None);
         for mapping in &self.mappings {
             let (key, by_address) = Self::key(mapping);
             let set = shared(self.family(), by_address);
             let Some(element) = find_element(socket, self.family(), &set, &key)? else { continue };
+            let target = self.target_of(socket, &element, by_address)?;
+            let is_inside = |ip: &IpAddr| addresses.get_or_insert_with(inside).contains(ip);
+            let is_sibling =
+                is_of_container(&element.tag, self.attachment) && target.as_ref().is_some_and(is_inside);
+            if let (true, Some(own)) = (is_sibling, Own::of_chain(&element.chain)) {
+                found.siblings.push(Sibling { mapping: *mapping, own, tag: element.tag });
+                continue;
+            }
             let tags = match &mut tags {
                 Some(tags) => tags,
                 none => none.insert(link_aliases()?),
             };
-            let target = self.target_of(socket, &element, by_address)?;
             if let Some(sign) = sign_of_life(&element.tag, target, tags) {
                 let msg = format!("host port {mapping} is in use by {}", element.tag);
                 return Err(Error::config(msg).details(format!(
@@ -288,7 +326,7 @@ impl Plan<'_> {
                 "portmap: host port {mapping} was {}'s, which is gone; taking it over",
                 element.tag
             );
-            found.extend(Own::of_chain(&element.chain).filter(|holder| !found.contains(holder)));
+            found.dead.extend(Own::of_chain(&element.chain).filter(|holder| !found.dead.contains(holder)));
         }
         Ok(found)
     }
@@ -318,7 +356,10 @@ impl Plan<'_> {
         let mut wanted = vec![(PREROUTING, 2), (OUTPUT, 2), (masquerade, 1)];
         wanted.extend((family == Family::V4).then_some((GUARD, 3)));
         let maps = usize::from(self.has(true)) + usize::from(self.has(false));
-        wanted.push((own.chain(), 1 + self.masqueraded().len() + maps));
+        let comments: Vec<String> =
+            rules(socket, family, &own.chain())?.into_iter().map(|(_, comment)| comment).collect();
+        let ahead: Vec<&str> = comments.iter().filter_map(|text| text.strip_prefix(NEXT_AFTER)).collect();
+        wanted.push((own.chain(), 1 + self.masqueraded().len() + maps + ahead.len()));
         for (chain, count) in wanted {
             let found = rules(socket, family, &chain)?.len();
             if found != count {
@@ -332,7 +373,9 @@ impl Plan<'_> {
             let holder = find_element(socket, family, &shared(family, by_address), &key)?;
             let leads = find_element(socket, family, &own.map(family, by_address), &key)?;
             let found = match (holder, leads.and_then(|element| element.data?.as_target())) {
-                (Some(holder), _) if holder.chain != own.chain => format!("one of {}'s", holder.tag),
+                (Some(holder), _) if holder.chain != own.chain && !ahead.contains(&holder.chain.as_str()) => {
+                    format!("one of {}'s", holder.tag)
+                }
                 (Some(_), Some(found)) if found == target => continue,
                 (Some(_), Some((ip, port))) => format!("one that leads to {ip} port {port}"),
                 _ => "none".to_owned(),
@@ -342,6 +385,92 @@ impl Plan<'_> {
         }
         Ok(None)
     }
+}
+
+/// Who has ports that an ADD asks for.
+#[derive(Default)]
+struct Holders {
+    /// Attachments that are gone.
+    dead: Vec<Own>,
+    /// Mappings that other attachments of the container have.
+    siblings: Vec<Sibling>,
+}
+
+/// A mapping that another attachment of the same container has.
+struct Sibling {
+    mapping: Mapping,
+    own: Own,
+    tag: String,
+}
+
+/// What the comment of a rule begins with that leads to who serves a port before us.
+const NEXT_AFTER: &str = "next after ";
+
+fn wait_for(transaction: &mut Transaction, family: Family, chain: &Chain, holder: &Own) {
+    let comment = format!("{NEXT_AFTER}{}", holder.chain);
+    let verdict = Verdict::Goto(holder.chain());
+    // The chain's first rule returned what is not local, and the maps before took what is.
+    let rule = Rule { chain: *chain, matches: &[Match::Local(false)], verdict, comment: &comment };
+    transaction.rule(family, &rule);
+}
+
+/// Who gets an attachment's ports next.
+struct Heir {
+    own: Own,
+    tag: String,
+    /// The rules that say so.
+    waiting: Vec<u64>,
+}
+
+fn heirs(socket: &mut Socket, family: Family, of: &Own) -> Result<Vec<Heir>, Refusal> {
+    let wanted = format!("{NEXT_AFTER}{}", of.chain);
+    let mut found = Vec::new();
+    for own in chains(socket, family, TABLE)?.iter().filter_map(|name| Own::of_chain(name)) {
+        let rules = rules(socket, family, &own.chain())?;
+        let waiting: Vec<u64> =
+            rules.iter().filter(|(_, comment)| *comment == wanted).map(|(handle, _)| *handle).collect();
+        if let (false, Some((_, tag))) = (waiting.is_empty(), rules.into_iter().next()) {
+            found.push(Heir { own, tag, waiting });
+        }
+    }
+    Ok(found)
+}
+
+/// Gives what `held` names to the first of the heirs that maps it; those after that one wait for it.
+fn hand_over(
+    socket: &mut Socket,
+    family: Family,
+    held: &[(Key, bool)],
+    heirs: &[Heir],
+    transaction: &mut Transaction,
+) -> Result<(), Refusal> {
+    let mut given: Vec<(&(Key, bool), &Own)> = Vec::new();
+    for heir in heirs {
+        let chain = heir.own.chain();
+        for handle in &heir.waiting {
+            transaction.delete_rule(family, &chain, *handle);
+        }
+        let mut ahead: Vec<&Own> = Vec::new();
+        for service in held {
+            let (key, by_address) = service;
+            if find_element(socket, family, &heir.own.map(family, *by_address), key)?.is_none() {
+                continue;
+            }
+            match given.iter().find(|(other, _)| *other == service) {
+                Some((_, holder)) if ahead.contains(holder) => {}
+                Some((_, holder)) => {
+                    wait_for(transaction, family, &chain, holder);
+                    ahead.push(holder);
+                }
+                None => {
+                    let shared = shared(family, *by_address);
+                    insert_element(transaction, family, &shared, (key, Value::Goto(&chain)), &heir.tag);
+                    given.push((service, &heir.own));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn loopback() -> IpNet {
@@ -395,13 +524,21 @@ fn delete_own(socket: &mut Socket, family: Family, own: &Own) -> Result<Vec<Mapp
         return Ok(vec![]);
     }
     let mut result = Ok(());
-    let mut gone = Vec::new();
+    let (mut gone, mut next) = (Vec::new(), Vec::new());
     for _ in 0..TRIES {
         let mut transaction = Transaction::default();
-        gone = delete_all_of(socket, family, own, &mut transaction)?;
-        result = absent_ok(transaction.commit(socket));
-        if !matches!(&result, Err(refusal) if matches!(refusal.errno, Errno::EBUSY | Errno::EAGAIN)) {
-            break;
+        gone = delete_all_of(socket, family, own, &next, &mut transaction)?;
+        result = transaction.commit(socket);
+        match &result {
+            // Somebody waits for its ports, or one of those who waited has gone since the look.
+            Err(refusal) if matches!(refusal.errno, Errno::EBUSY | Errno::ENOENT) => {
+                if !has_chain(socket, family, &own.chain())? {
+                    return Ok(gone);
+                }
+                next = heirs(socket, family, own)?;
+            }
+            Err(refusal) if refusal.errno == Errno::EAGAIN => {}
+            _ => break,
         }
     }
     result.map(|()| gone)
@@ -409,19 +546,23 @@ fn delete_own(socket: &mut Socket, family: Family, own: &Own) -> Result<Vec<Mapp
 
 /// Everything of an attachment, to be deleted together: the kernel refuses all of it once the chain is gone. So a late DEL
 /// and whoever takes over its ports can't both succeed, and nobody deletes what has got another owner since the look.
+///
+/// What it had goes to `heirs`; the kernel refuses all of it (`EBUSY`) when one of them is missing there.
 fn delete_all_of(
     socket: &mut Socket,
     family: Family,
     own: &Own,
+    heirs: &[Heir],
     transaction: &mut Transaction,
 ) -> Result<Vec<Mapped>, Refusal> {
-    let mut gone = Vec::new();
+    let (mut gone, mut held) = (Vec::new(), Vec::new());
     for by_address in [true, false] {
         for element in elements(socket, family, &own.map(family, by_address))? {
             let holder = find_element(socket, family, &shared(family, by_address), &element.key)?;
             // Somebody else's by now, if we were taken for dead.
             if holder.is_some_and(|holder| holder.chain == own.chain) {
                 delete_element(transaction, family, &shared(family, by_address), &element.key);
+                held.push((element.key.clone(), by_address));
             }
             if let (Some(service), Some(data)) = (element.key.as_service(), &element.data)
                 && let Some((target, _)) = data.as_target()
@@ -430,6 +571,7 @@ fn delete_all_of(
             }
         }
     }
+    hand_over(socket, family, &held, heirs, transaction)?;
     transaction.delete_chain(family, &own.chain());
     for by_address in [true, false] {
         let map = own.map(family, by_address);
@@ -471,7 +613,7 @@ pub fn gc(socket: &mut Socket, is_orphan: impl Fn(&str) -> bool) -> Result<(), R
 fn delete_together(socket: &mut Socket, family: Family, orphans: &[Own]) -> Result<(), Refusal> {
     let mut transaction = Transaction::default();
     for own in orphans {
-        delete_all_of(socket, family, own, &mut transaction)?;
+        delete_all_of(socket, family, own, &[], &mut transaction)?;
     }
     transaction.commit(socket)
 }

@@ -112,7 +112,7 @@ fn removal(rules: &[String], chain: &str, stays: impl Fn(&IpAddr) -> bool) -> Ve
 pub fn delete(attachment: &Attachment, stays: impl Fn(&IpAddr) -> bool) -> Result<()> {
     let chain = chain_name(&attachment.network, attachment.container_id.as_str());
     for family in Family::BOTH {
-        for iptables in Iptables::holding(family, TABLE, Chain::Named(&chain))? {
+        for iptables in Iptables::holding(family, TABLE, Chain::Named(&[&chain]))? {
             iptables.edit(TABLE, |saved| removal(&saved.rules, &chain, &stays))?;
         }
     }
@@ -126,7 +126,7 @@ pub fn delete(attachment: &Attachment, stays: impl Fn(&IpAddr) -> bool) -> Resul
 pub fn missing(attachment: &Attachment, net: &IpNet) -> Result<Option<String>> {
     let chain = chain_name(&attachment.network, attachment.container_id.as_str());
     let mut found = Vec::new();
-    for iptables in Iptables::holding(Family::of(net.addr()), TABLE, Chain::Named(&chain))? {
+    for iptables in Iptables::holding(Family::of(net.addr()), TABLE, Chain::Named(&[&chain]))? {
         found.extend(iptables.saved(TABLE)?.rules);
     }
     let lacks = wanted(attachment, net).into_iter().find(|rule| !found.contains(rule));

@@ -15,6 +15,7 @@ mod failing;
 mod garbage;
 mod iptables;
 mod masquerade;
+mod networks;
 mod options;
 mod spoof;
 

@@ -56,8 +56,8 @@ impl Family {
 /// What chain is looked for.
 #[derive(Debug, Clone, Copy)]
 pub enum Chain<'a> {
-    /// The one of this name.
-    Named(&'a str),
+    /// One of these.
+    Named(&'a [&'a str]),
     /// Any whose name begins so.
     Prefix(&'a str),
 }
@@ -99,8 +99,10 @@ impl Iptables {
     pub fn holding(family: Family, table: &str, chain: Chain) -> Result<Vec<Self>> {
         let mut kinds = Vec::new();
         let in_nft = |mut socket| match chain {
-            Chain::Named(name) => {
-                nft::has_chain(&mut socket, family.nft(), &nft::Chain { table, name, hook: None })
+            Chain::Named(names) => {
+                let mut has =
+                    |name| nft::has_chain(&mut socket, family.nft(), &nft::Chain { table, name, hook: None });
+                names.iter().try_fold(false, |found, name| if found { Ok(true) } else { has(name) })
             }
             Chain::Prefix(prefix) => nft::chains(&mut socket, family.nft(), table)
                 .map(|chains| chains.iter().any(|name| name.starts_with(prefix))),

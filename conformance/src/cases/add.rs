@@ -165,32 +165,43 @@ pub const CASES: &[Case] = &[
         .check(|bed| {
             let pod = bed.pod();
             let second = bed.second_interface(&pod, "eth1");
-            // A second default route would be in the way of the first.
-            let one =
-                |pod: &Pod| -> Result<Value, Trouble> { bed.added(pod, without_routes(bed, "ADD", pod)) };
-            let (first, other) = (one(&pod)?, one(&second)?);
+            let (first, other) = (bed.add(&pod)?, bed.add(&second)?);
             expect!(addresses(&first) != addresses(&other), "two addresses", "{first} and {other}");
-            without_routes(bed, "DEL", &second).run().is_silent()?;
+            bed.del(&second)?;
             let left = bed.try_inside(&pod, "ip", "link show eth0");
             expect!(left.is_ok(), "eth0 is there after DEL of eth1", "{left:?}");
-            without_routes(bed, "DEL", &pod).run().is_silent()
+            bed.del(&pod)
         }),
-    must("add.two-networks", LIFE, "a container may be in two networks").on(On::Addressing).check(|bed| {
-        let pod = bed.pod();
-        let second = bed.second_interface(&pod, if pod.ifname == "eth0" { "eth1" } else { "eth0" });
-        let other = |verb: &str| {
-            let ask = without_routes(bed, verb, &second).set("/name", "net2");
-            let ranges = json!([[{"subnet": "10.84.0.0/24"}]]);
-            let ask = if ask.conf["bridge"].is_null() { ask } else { ask.set("/bridge", "br2") };
-            ask.set("/ipam/ranges", ranges)
-        };
-        bed.added(&pod, without_routes(bed, "ADD", &pod))?;
-        bed.added(&second, other("ADD"))?;
-        other("DEL").run().is_silent()?;
-        if bed.version >= "0.4.0" {
-            without_routes(bed, "CHECK", &pod).run().is_silent()?;
-        }
-        without_routes(bed, "DEL", &pod).run().is_silent()
+    must("add.two-networks", LIFE, "a container may be in two networks, each with a default route")
+        .on(On::Addressing)
+        .check(|bed| {
+            let (pod, second) = two_networks(bed)?;
+            check_where_it_is(bed, bed.ask("CHECK", &pod))?;
+            check_where_it_is(bed, in_other_network(bed, "CHECK", &second))?;
+            in_other_network(bed, "DEL", &second).run().is_silent()?;
+            check_where_it_is(bed, bed.ask("CHECK", &pod))?;
+            bed.del(&pod)
+        }),
+    must("del.first-network", LIFE, "a container may leave the network that it joined first")
+        .on(On::Addressing)
+        .check(|bed| {
+            let (pod, second) = two_networks(bed)?;
+            bed.del(&pod)?;
+            check_where_it_is(bed, in_other_network(bed, "CHECK", &second))?;
+            in_other_network(bed, "DEL", &second).run().is_silent()
+        }),
+    convention(
+        "add.two-default-routes",
+        "what the reference plugins do",
+        "of two networks' default routes that of the later is in use, and the other one stands by",
+    )
+    .on(On::Delegating)
+    .check(|bed| {
+        let (pod, _second) = two_networks(bed)?;
+        let routes = bed.inside(&pod, "ip", "-4 route show default");
+        let links: Vec<&str> = routes.lines().filter_map(|line| line.split_whitespace().nth(4)).collect();
+        expect!(links == ["eth1", "eth0"], "default routes over eth1, then eth0", "{routes}");
+        Ok(())
     }),
     must("add.again", ADD, "ADD of an attachment that lives is an error, and the attachment goes on living")
         .on(On::Link)
@@ -281,9 +292,26 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-fn without_routes<'a>(bed: &'a Bed<'_>, verb: &str, pod: &Pod) -> crate::suite::Ask<'a> {
-    let ask = bed.ask(verb, pod);
-    if ask.conf["ipam"].is_null() { ask } else { ask.set("/ipam/routes", json!([])) }
+/// A container that was added to the bed's network, then by another interface to a second one.
+fn two_networks(bed: &Bed) -> Result<(Pod, Pod), Trouble> {
+    let pod = bed.pod();
+    let second = bed.second_interface(&pod, if pod.ifname == "eth0" { "eth1" } else { "eth0" });
+    bed.add(&pod)?;
+    bed.added(&second, in_other_network(bed, "ADD", &second))?;
+    Ok((pod, second))
+}
+
+/// A call for a network that has nothing in common with the bed's but the kinds of its routes.
+fn in_other_network<'a>(bed: &'a Bed<'_>, verb: &str, pod: &Pod) -> crate::suite::Ask<'a> {
+    let ask = bed.ask(verb, pod).set("/name", "net2");
+    let ask = if ask.conf["bridge"].is_null() { ask } else { ask.set("/bridge", "br2") };
+    let ask = ask.set("/ipam/ranges", json!([[{"subnet": "10.84.0.0/24"}]]));
+    ask.set("/ipam/routes", json!([{"dst": "0.0.0.0/0"}, {"dst": "192.0.2.0/24"}]))
+}
+
+/// CHECK came with 0.4.0.
+fn check_where_it_is(bed: &Bed, ask: crate::suite::Ask) -> Result<(), Trouble> {
+    if bed.version < "0.4.0" { Ok(()) } else { ask.run().is_silent() }
 }
 
 /// The container's interface in a result.

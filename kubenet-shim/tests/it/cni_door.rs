@@ -3,7 +3,7 @@
 use crate::bed::{Bed, INSIDE, NODE, OUTSIDE, add, call, del, ip};
 use cni_common::kernel::netns::Netns;
 use cni_conformance::traffic::{Transport, ask, serve};
-use cni_conformance::{Container, Snapshot, reference_dir};
+use cni_conformance::{Call, Container, Snapshot, reference_dir};
 use serde_json::{Value, json};
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -186,6 +186,36 @@ fn gc_frees_what_no_attachment_owns() {
     gc["cni.dev/valid-attachments"] = json!([{"containerID": "kept", "ifname": "eth0"}]);
     call("GC", &gc, "", &pods[0]).run().ok();
     assert_eq!(bed.remains(), before);
+}
+
+/// As Multus attaches a second network; each has default routes of both families.
+#[test]
+fn a_pod_may_join_another_network() {
+    for kubenet_leaves in [true, false] {
+        let bed = Bed::new();
+        let conf = bed.conf(&json!({"podCIDR": BOTH}));
+        let second = json!({"cniVersion": "1.1.0", "name": "net2", "type": "bridge", "bridge": "br2", "isDefaultGateway": true,
+            "ipam": {"type": "host-local", "dataDir": bed.path("leases"),
+                     "ranges": [[{"subnet": "10.2.0.0/24"}], [{"subnet": "fd00:2::/64"}]]}});
+        let pod = Container::new();
+        let bridge = |verb: &str, conf: &Value| {
+            Call::new("bridge").command(verb, conf).attachment("c1", "eth1").netns(&pod).run()
+        };
+        let result = add(&conf, "c1", &pod).ok();
+        let other = bridge("ADD", &second).ok();
+        call("CHECK", &with_result(&conf, &result), "c1", &pod).run().ok();
+        bridge("CHECK", &with_result(&second, &other)).ok();
+        let routes = || pod.ip("-4 route show default") + &pod.ip("-6 route show default");
+        if kubenet_leaves {
+            del(&conf, "c1", &pod).ok();
+            bridge("CHECK", &with_result(&second, &other)).ok();
+            assert!(routes().contains("10.2.0.1") && !routes().contains("10.1.0.1"), "{}", routes());
+        } else {
+            bridge("DEL", &second).ok();
+            call("CHECK", &with_result(&conf, &result), "c1", &pod).run().ok();
+            assert!(routes().contains("10.1.0.1") && !routes().contains("10.2.0.1"), "{}", routes());
+        }
+    }
 }
 
 #[test]

@@ -55,7 +55,8 @@ impl Bed {
         Self { host, peer, data: tempfile::tempdir().unwrap() }
     }
 
-    fn bridge(&self) -> Value {
+    /// The network of [`Self::pod`].
+    pub fn bridge(&self) -> Value {
         json!({"cniVersion": "1.1.0", "name": "net1", "type": "bridge", "bridge": "br1", "isDefaultGateway": true,
                "hairpinMode": true,
                "ipam": {"type": "host-local", "dataDir": self.data.path(),

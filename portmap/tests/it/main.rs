@@ -11,6 +11,7 @@ mod bed;
 mod cleanup;
 mod conflicts;
 mod faults;
+mod networks;
 mod reached;
 mod refused;
 mod traffic;

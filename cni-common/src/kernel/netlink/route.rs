@@ -1,16 +1,17 @@
 //! Routes. The twin of `ip route`.
 
-use super::CREATE;
 use super::RouteNetlinkMessage;
+use super::SET;
 use super::addr::family;
 use super::socket::{Message, Socket};
 use crate::kernel::refusal::Refusal;
 use crate::spec::Route;
 use ipnet::IpNet;
-use netlink_packet_core::NLM_F_REQUEST;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REQUEST};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol, RouteScope,
+    RouteType,
 };
 use nix::errno::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,6 +20,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub const MAIN_TABLE: u32 = 254;
 
 /// Adds `route` over `link`; its gateway, when it has none, is `gateway`.
+///
+/// It may stand beside others to the same destination, since a container may have several networks with a default route
+/// each: in IPv4 the one that was added last stands first and is in use, in IPv6 those of one metric become next hops of
+/// one route. The very same route twice is `EEXIST`.
 #[must_use]
 pub fn add(link: u32, route: &Route, gateway: Option<IpAddr>) -> Message<RouteNetlinkMessage> {
     let via = route.gw.or(gateway);
@@ -47,7 +52,7 @@ pub fn add(link: u32, route: &Route, gateway: Option<IpAddr>) -> Message<RouteNe
     let via = via.map_or(String::new(), |via| format!(" via {via}"));
     Message {
         doing: format!("add route {}{via} (table {table}, priority {})", route.dst, route.priority),
-        flags: CREATE,
+        flags: SET | NLM_F_CREATE,
         body: RouteNetlinkMessage::NewRoute(body),
     }
 }
@@ -61,7 +66,7 @@ pub struct Found {
     pub link: Option<u32>,
 }
 
-/// All unicast routes of both families, of every table.
+/// All unicast routes of both families, of every table; one with several next hops is a route by each.
 ///
 /// # Errors
 /// The kernel's refusal.
@@ -71,9 +76,9 @@ pub fn list(socket: &mut Socket) -> Result<Vec<Found>, Refusal> {
         let mut body = RouteMessage::default();
         body.header.address_family = family;
         let found = socket.dump("list routes", &RouteNetlinkMessage::GetRoute(body))?;
-        routes.extend(found.into_iter().filter_map(|message| match message {
+        routes.extend(found.into_iter().flat_map(|message| match message {
             RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Unicast => read(&route),
-            _ => None,
+            _ => vec![],
         }));
     }
     Ok(routes)
@@ -91,14 +96,34 @@ pub fn link_to(socket: &mut Socket, ip: IpAddr) -> Result<Option<u32>, Refusal> 
     let doing = format!("look up the route to {ip}");
     let body = RouteNetlinkMessage::GetRoute(body);
     match socket.get(Message { doing, flags: NLM_F_REQUEST, body }) {
-        Ok(RouteNetlinkMessage::NewRoute(route)) => Ok(read(&route).and_then(|found| found.link)),
+        Ok(RouteNetlinkMessage::NewRoute(route)) => Ok(read(&route).first().and_then(|found| found.link)),
         Ok(_) => Ok(None),
         Err(refusal) if matches!(refusal.errno, Errno::ENETUNREACH | Errno::EHOSTUNREACH) => Ok(None),
         Err(refusal) => Err(refusal),
     }
 }
 
-pub(in crate::kernel) fn read(message: &RouteMessage) -> Option<Found> {
+/// The route by each of its next hops.
+pub(in crate::kernel) fn read(message: &RouteMessage) -> Vec<Found> {
+    let Some(route) = read_one(message) else { return vec![] };
+    let hops = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(hops) => Some(hops),
+        _ => None,
+    });
+    let Some(hops) = hops else { return vec![route] };
+    let by = |hop: &RouteNextHop| {
+        let mut found = route.clone();
+        found.link = Some(hop.interface_index);
+        found.route.gw = hop.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(address) => ip(address),
+            _ => None,
+        });
+        found
+    };
+    hops.iter().map(by).collect()
+}
+
+fn read_one(message: &RouteMessage) -> Option<Found> {
     let any: IpAddr = match message.header.address_family {
         AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
         _ => Ipv6Addr::UNSPECIFIED.into(),

@@ -251,6 +251,8 @@ pub enum Verdict<'a> {
     SetMark(u32),
     /// Destination NAT to the address and port that the map says for the packet's key.
     Dnat(Set<'a>),
+    /// On to that chain, for good.
+    Goto(Chain<'a>),
 }
 
 /// A rule.
@@ -425,9 +427,10 @@ impl Match<'_> {
 impl Verdict<'_> {
     fn expressions(&self, family: Family) -> Vec<Expressions> {
         match self {
-            Self::Return => vec![immediate(NftVerdict::Return)],
-            Self::Drop => vec![immediate(NftVerdict::Other(NF_DROP))],
-            Self::Accept => vec![immediate(NftVerdict::Other(NF_ACCEPT))],
+            Self::Return => vec![immediate(NftVerdict::Return, None)],
+            Self::Drop => vec![immediate(NftVerdict::Other(NF_DROP), None)],
+            Self::Accept => vec![immediate(NftVerdict::Other(NF_ACCEPT), None)],
+            Self::Goto(chain) => vec![immediate(NftVerdict::Goto, Some(chain))],
             Self::Masquerade => vec![other("masq", &[])],
             Self::Look(map) => look_up(map, vec![Lookup::DestinationRegister(Register::Verdict)]),
             Self::SetMark(bits) => vec![
@@ -501,10 +504,12 @@ fn mask(and: Vec<u8>, xor: Vec<u8>) -> Expressions {
     ])
 }
 
-fn immediate(verdict: NftVerdict) -> Expressions {
+fn immediate(verdict: NftVerdict, chain: Option<&Chain>) -> Expressions {
+    let chain = chain.map(|chain| VerdictAttribute::Chain(chain.name.to_owned()));
+    let verdict = [VerdictAttribute::Code(verdict)].into_iter().chain(chain).collect();
     Expressions::Immediate(vec![
         Immediate::DestinationRegister(Register::Verdict),
-        Immediate::Data(DataAttribute::Verdict(vec![VerdictAttribute::Code(verdict)])),
+        Immediate::Data(DataAttribute::Verdict(verdict)),
     ])
 }
 

@@ -137,6 +137,30 @@ pub const CASES: &[Case] = &[
         ask(1).run().fails_naming(&["8080"])?;
         bed.is_back_to(&before)
     }),
+    portmap(convention(
+        "portmap.two-networks",
+        ISSUES,
+        "a container whose mappings go to each of its networks is reached, by the second one when it leaves the first",
+    ))
+    .check(|bed| {
+        let (pod, world) = town(bed);
+        let second = bed.second_interface(&pod, "eth7");
+        let mut before = bridge_before(bed);
+        before["name"] = json!("net2");
+        let result = bed.ask_plugin("bridge", "ADD", before, &second).run().succeeds()?;
+        let ask_second =
+            |verb: &str| mapped(bed, verb, &second).set("/name", "net2").set("/prevResult", result.clone());
+        bed.added(&pod, mapped(bed, "ADD", &pod))?;
+        ask_second("ADD").run().succeeds()?;
+        answered(ask_from(Some(&world), Transport::Tcp, HOST).as_deref(), "pod")?;
+        mapped(bed, "CHECK", &pod).run().is_silent()?;
+        ask_second("CHECK").run().is_silent()?;
+        mapped(bed, "DEL", &pod).run().is_silent()?;
+        answered(ask_from(Some(&world), Transport::Tcp, HOST).as_deref(), "pod")?;
+        ask_second("CHECK").run().is_silent()?;
+        ask_second("DEL").run().is_silent()?;
+        nobody(&world)
+    }),
     portmap(must("portmap.many", OPTIONS, "forty ports of one container")).check(|bed| {
         let pod = bed.pod();
         let list: Vec<Value> =
