@@ -36,6 +36,8 @@
 //! packet gets there, since the first rule returned all others; but the kernel does not delete a chain that a rule leads
 //! to, so that the DEL of the one that serves can't miss the one that is next, and gives the port on.
 
+mod succession;
+
 use crate::condition::Condition;
 use crate::conf::{Conf, Mapping, Masquerade};
 use crate::holder::{is_of_container, sign_of_life};
@@ -48,7 +50,9 @@ use cni_common::kernel::nft::{
 use cni_common::spec::{Attachment, Error, Result};
 use ipnet::{IpNet, Ipv4Net};
 use nix::errno::Errno;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use succession::{Heir, NEXT_AFTER, hand_over, heirs, wait_for};
 
 const TABLE: &str = "cni_portmap";
 const PREROUTING: Chain = Chain { table: TABLE, name: "prerouting", hook: Some(Hook::DestinationNat) };
@@ -167,7 +171,7 @@ impl Plan<'_> {
     }
 
     /// The chain, the maps and the elements, but for the shared ones of what other attachments of the container have.
-    fn insert(&self, transaction: &mut Transaction, siblings: &[Sibling]) {
+    fn insert(&self, transaction: &mut Transaction, holders: &Holders) {
         let (family, own, tag) = (self.family(), Own::of(&digest(self.attachment)), self.attachment.tag());
         let maps = [true, false].into_iter().filter(|by_address| self.has(*by_address));
         let maps: Vec<Set> = maps.map(|by_address| own.map(family, by_address)).collect();
@@ -187,18 +191,18 @@ impl Plan<'_> {
         rules.extend(maps.iter().map(|map| rule(&conditions, Verdict::Dnat(*map), "")));
         transaction.chain_with(family, &chain, &rules);
         let mut ahead: Vec<&Own> = Vec::new();
-        for sibling in siblings.iter().map(|sibling| &sibling.own) {
+        for sibling in holders.siblings.values().map(|sibling| &sibling.own) {
             if !ahead.contains(&sibling) {
                 wait_for(transaction, family, &chain, sibling);
                 ahead.push(sibling);
             }
         }
-        for mapping in &self.mappings {
+        for (at, mapping) in self.mappings.iter().enumerate() {
             let (key, by_address) = Self::key(mapping);
             let target = Key::target(self.target.addr(), mapping.container_port);
             let map = own.map(family, by_address);
             insert_element(transaction, family, &map, (&key, Value::Data(&target)), &tag);
-            if siblings.iter().all(|sibling| sibling.mapping != *mapping) {
+            if !holders.siblings.contains_key(&at) {
                 let shared = shared(family, by_address);
                 insert_element(transaction, family, &shared, (&key, Value::Goto(&chain)), &tag);
             }
@@ -261,7 +265,7 @@ impl Plan<'_> {
             for holder in &holders.dead {
                 delete_all_of(socket, family, holder, &[], &mut transaction)?;
             }
-            self.insert(&mut transaction, &holders.siblings);
+            self.insert(&mut transaction, &holders);
             result = transaction.commit(socket);
             match &result {
                 Err(refusal) if refusal.errno == Errno::EEXIST => {
@@ -287,20 +291,16 @@ impl Plan<'_> {
             }
         }
         result?;
-        for Sibling { mapping, tag, .. } in &holders.siblings {
-            cni_common::log!(
-                "portmap: host port {mapping} is served by {tag}, of this container too, and by this attachment once that one is gone"
-            );
-        }
-        let is_served = |mapping: &&Mapping| holders.siblings.iter().all(|one| one.mapping != **mapping);
-        Ok(self.mappings.iter().filter(is_served).copied().collect())
+        holders.tell(&self.mappings);
+        let is_served = |at: &usize| !holders.siblings.contains_key(at);
+        Ok((0..self.mappings.len()).filter(is_served).map(|at| self.mappings[at]).collect())
     }
 
     /// Who has our ports, unless a living attachment of another container does.
     fn holders(&self, socket: &mut Socket, inside: &dyn Fn() -> Vec<IpAddr>) -> Result<Holders> {
         let mut found = Holders::default();
         let (mut tags, mut addresses) = (None, None);
-        for mapping in &self.mappings {
+        for (at, mapping) in self.mappings.iter().enumerate() {
             let (key, by_address) = Self::key(mapping);
             let set = shared(self.family(), by_address);
             let Some(element) = find_element(socket, self.family(), &set, &key)? else { continue };
@@ -309,7 +309,7 @@ impl Plan<'_> {
             let is_sibling =
                 is_of_container(&element.tag, self.attachment) && target.as_ref().is_some_and(is_inside);
             if let (true, Some(own)) = (is_sibling, Own::of_chain(&element.chain)) {
-                found.siblings.push(Sibling { mapping: *mapping, own, tag: element.tag });
+                found.siblings.insert(at, Sibling { own, tag: element.tag });
                 continue;
             }
             let tags = match &mut tags {
@@ -356,12 +356,16 @@ impl Plan<'_> {
         let mut wanted = vec![(PREROUTING, 2), (OUTPUT, 2), (masquerade, 1)];
         wanted.extend((family == Family::V4).then_some((GUARD, 3)));
         let maps = usize::from(self.has(true)) + usize::from(self.has(false));
-        let comments: Vec<String> =
-            rules(socket, family, &own.chain())?.into_iter().map(|(_, comment)| comment).collect();
-        let ahead: Vec<&str> = comments.iter().filter_map(|text| text.strip_prefix(NEXT_AFTER)).collect();
-        wanted.push((own.chain(), 1 + self.masqueraded().len() + maps + ahead.len()));
+        wanted.push((own.chain(), 1 + self.masqueraded().len() + maps));
+        let mut ahead = Vec::new();
         for (chain, count) in wanted {
-            let found = rules(socket, family, &chain)?.len();
+            let comments = rules(socket, family, &chain)?.into_iter().map(|(_, comment)| comment);
+            let (waiting, others): (Vec<_>, Vec<_>) =
+                comments.partition(|comment| comment.starts_with(NEXT_AFTER));
+            ahead.extend(
+                waiting.iter().filter_map(|comment| comment.strip_prefix(NEXT_AFTER)).map(str::to_owned),
+            );
+            let found = others.len();
             if found != count {
                 let what = format!("{count} rules in chain {TABLE} {}", chain.name);
                 return Ok(Some((what, found.to_string())));
@@ -373,7 +377,7 @@ impl Plan<'_> {
             let holder = find_element(socket, family, &shared(family, by_address), &key)?;
             let leads = find_element(socket, family, &own.map(family, by_address), &key)?;
             let found = match (holder, leads.and_then(|element| element.data?.as_target())) {
-                (Some(holder), _) if holder.chain != own.chain && !ahead.contains(&holder.chain.as_str()) => {
+                (Some(holder), _) if holder.chain != own.chain && !ahead.contains(&holder.chain) => {
                     format!("one of {}'s", holder.tag)
                 }
                 (Some(_), Some(found)) if found == target => continue,
@@ -392,85 +396,31 @@ impl Plan<'_> {
 struct Holders {
     /// Attachments that are gone.
     dead: Vec<Own>,
-    /// Mappings that other attachments of the container have.
-    siblings: Vec<Sibling>,
+    /// The other attachments of the container that have mappings, by the mapping's place in the plan.
+    siblings: BTreeMap<usize, Sibling>,
 }
 
-/// A mapping that another attachment of the same container has.
+/// Another attachment of the same container.
 struct Sibling {
-    mapping: Mapping,
     own: Own,
     tag: String,
 }
 
-/// What the comment of a rule begins with that leads to who serves a port before us.
-const NEXT_AFTER: &str = "next after ";
-
-fn wait_for(transaction: &mut Transaction, family: Family, chain: &Chain, holder: &Own) {
-    let comment = format!("{NEXT_AFTER}{}", holder.chain);
-    let verdict = Verdict::Goto(holder.chain());
-    // The chain's first rule returned what is not local, and the maps before took what is.
-    let rule = Rule { chain: *chain, matches: &[Match::Local(false)], verdict, comment: &comment };
-    transaction.rule(family, &rule);
-}
-
-/// Who gets an attachment's ports next.
-struct Heir {
-    own: Own,
-    tag: String,
-    /// The rules that say so.
-    waiting: Vec<u64>,
-}
-
-fn heirs(socket: &mut Socket, family: Family, of: &Own) -> Result<Vec<Heir>, Refusal> {
-    let wanted = format!("{NEXT_AFTER}{}", of.chain);
-    let mut found = Vec::new();
-    for own in chains(socket, family, TABLE)?.iter().filter_map(|name| Own::of_chain(name)) {
-        let rules = rules(socket, family, &own.chain())?;
-        let waiting: Vec<u64> =
-            rules.iter().filter(|(_, comment)| *comment == wanted).map(|(handle, _)| *handle).collect();
-        if let (false, Some((_, tag))) = (waiting.is_empty(), rules.into_iter().next()) {
-            found.push(Heir { own, tag, waiting });
+impl Holders {
+    /// Says who serves our mappings instead of us: a line each, however many they are.
+    fn tell(&self, mappings: &[Mapping]) {
+        let mut told: BTreeMap<&str, (Mapping, usize)> = BTreeMap::new();
+        for (at, sibling) in &self.siblings {
+            told.entry(&sibling.tag).or_insert((mappings[*at], 0)).1 += 1;
+        }
+        for (tag, (first, count)) in told {
+            let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
+            cni_common::log!(
+                "portmap: host port {first}{more} is served by {tag}, of this container too; by this attachment once \
+                 that one is gone"
+            );
         }
     }
-    Ok(found)
-}
-
-/// Gives what `held` names to the first of the heirs that maps it; those after that one wait for it.
-fn hand_over(
-    socket: &mut Socket,
-    family: Family,
-    held: &[(Key, bool)],
-    heirs: &[Heir],
-    transaction: &mut Transaction,
-) -> Result<(), Refusal> {
-    let mut given: Vec<(&(Key, bool), &Own)> = Vec::new();
-    for heir in heirs {
-        let chain = heir.own.chain();
-        for handle in &heir.waiting {
-            transaction.delete_rule(family, &chain, *handle);
-        }
-        let mut ahead: Vec<&Own> = Vec::new();
-        for service in held {
-            let (key, by_address) = service;
-            if find_element(socket, family, &heir.own.map(family, *by_address), key)?.is_none() {
-                continue;
-            }
-            match given.iter().find(|(other, _)| *other == service) {
-                Some((_, holder)) if ahead.contains(holder) => {}
-                Some((_, holder)) => {
-                    wait_for(transaction, family, &chain, holder);
-                    ahead.push(holder);
-                }
-                None => {
-                    let shared = shared(family, *by_address);
-                    insert_element(transaction, family, &shared, (key, Value::Goto(&chain)), &heir.tag);
-                    given.push((service, &heir.own));
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 fn loopback() -> IpNet {

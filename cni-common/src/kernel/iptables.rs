@@ -100,9 +100,12 @@ impl Iptables {
         let mut kinds = Vec::new();
         let in_nft = |mut socket| match chain {
             Chain::Named(names) => {
-                let mut has =
-                    |name| nft::has_chain(&mut socket, family.nft(), &nft::Chain { table, name, hook: None });
-                names.iter().try_fold(false, |found, name| if found { Ok(true) } else { has(name) })
+                for name in names {
+                    if nft::has_chain(&mut socket, family.nft(), &nft::Chain { table, name, hook: None })? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
             }
             Chain::Prefix(prefix) => nft::chains(&mut socket, family.nft(), table)
                 .map(|chains| chains.iter().any(|name| name.starts_with(prefix))),

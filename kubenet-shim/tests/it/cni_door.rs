@@ -194,7 +194,8 @@ fn a_pod_may_join_another_network() {
     for kubenet_leaves in [true, false] {
         let bed = Bed::new();
         let conf = bed.conf(&json!({"podCIDR": BOTH}));
-        let second = json!({"cniVersion": "1.1.0", "name": "net2", "type": "bridge", "bridge": "br2", "isDefaultGateway": true,
+        let second = json!({"cniVersion": "1.1.0", "name": "net2", "type": "bridge", "bridge": "br2",
+            "isDefaultGateway": true,
             "ipam": {"type": "host-local", "dataDir": bed.path("leases"),
                      "ranges": [[{"subnet": "10.2.0.0/24"}], [{"subnet": "fd00:2::/64"}]]}});
         let pod = Container::new();

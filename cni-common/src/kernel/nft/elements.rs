@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The key of an element: its fields one after the other, each filled up to a multiple of four bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key(Vec<u8>);
 
 /// The kernel keeps interface names in `IFNAMSIZ` bytes.
