@@ -4,20 +4,24 @@
 use crate::conf::{Conf, Mtu, Reflect};
 use crate::plan::{L3, readdress};
 use crate::vlan::{self, GatewayConf, VlanConf};
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
+use cni_common::disk::{FileLock, Patience};
 use cni_common::kernel::netlink::addr::Dad;
 use cni_common::kernel::netlink::event::{self, Group};
-use cni_common::kernel::netlink::link::{NewBridge, PortFlags, VethPair, random_mac};
+use cni_common::kernel::netlink::link::{NewBridge, PortFlags, VethPair, high_mac, random_mac};
 use cni_common::kernel::netlink::{Link, Socket, addr, all_ok, link, route};
-use cni_common::kernel::netns::{Netns, open_own};
+use cni_common::kernel::netns::Netns;
 use cni_common::kernel::sysctl::{self, Key};
-use cni_common::kernel::{Refusal, absent_ok};
+use cni_common::kernel::{Refusal, absent_ok, forwarding};
 use cni_common::spec::{Attachment, Code, Coded, Error, IfName, MacAddr, Result};
 use cni_common::undo::Undo;
-use fs2::FileExt;
 use ipnet::IpNet;
 use nix::errno::Errno;
+use std::fs::DirBuilder;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -44,14 +48,56 @@ impl BridgeChanges {
     }
 }
 
-/// Held by every ADD until its namespace is closed: where somebody else holds it, no undo touches the bridge.
-///
-/// It is a flock(2) on the machine's namespace itself, so no file is needed, and each namespace has its own.
-///
-/// # Errors
-/// Code 5: what flock(2) says.
-pub fn share_bridges(netns: &Netns) -> Result<()> {
-    FileExt::lock_shared(netns.own()).io("lock the network namespace")
+/// Where the lock is: one a network namespace, whose bridges are its own.
+const LOCKS: &str = "/run/cni";
+
+/// What every ADD shares while it works, and an undo has alone: whoever has looked at a bridge must find it the same when its
+/// port is on it.
+pub struct BridgeLock(PathBuf);
+
+impl BridgeLock {
+    /// Of the namespace in which bridges are made.
+    ///
+    /// # Errors
+    /// Code 5: what the kernel says.
+    pub fn of(netns: &Netns) -> Result<Self> {
+        let inode = netns.own_inode().io("look at the plugin's own network namespace")?;
+        Ok(Self(Path::new(LOCKS).join(format!("bridge.{inode}.lock"))))
+    }
+
+    /// Held by every ADD until all is done: where somebody else holds it, no undo touches the bridge. `None` where no such file
+    /// can be (`/run` may be read-only): then no undo touches the bridge either.
+    ///
+    /// # Errors
+    /// Code 11 when an undo does not come to its end, or a signal comes.
+    pub fn share(&self) -> Result<Option<FileLock>> {
+        let patience = Patience { give_up_after: Duration::from_secs(20), ..Patience::default() };
+        let doing = format!("lock {}", self.0.display());
+        let say = |text: &str| cni_common::log!("bridge: {doing}: {text}");
+        match self.in_folder(|path| FileLock::shared(path, 0o600, patience, say)) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Interrupted) => {
+                Err(Error::new(Code::TRY_AGAIN, doing).details(error))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Held by an undo; `None` when somebody else is at work.
+    fn try_alone(&self) -> io::Result<Option<FileLock>> {
+        self.in_folder(|path| FileLock::try_exclusive(path, 0o600))
+    }
+
+    /// Makes the folder where it is missing.
+    fn in_folder<T>(&self, take: impl FnOnce(&Path) -> io::Result<T> + Copy) -> io::Result<T> {
+        match take(&self.0) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                DirBuilder::new().recursive(true).mode(0o755).create(LOCKS)?;
+                take(&self.0)
+            }
+            taken => taken,
+        }
+    }
 }
 
 /// The bridge, and what was changed about it.
@@ -66,7 +112,13 @@ impl Bridge {
     ///
     /// # Errors
     /// Code 7 when a link of that name is no bridge; code 5: what the kernel says.
-    pub fn ensure(host: &mut Socket, conf: &Conf, mtu: Option<u32>, undo: &mut Undo) -> Result<Self> {
+    pub fn ensure(
+        host: &mut Socket,
+        conf: &Conf,
+        mtu: Option<u32>,
+        lock: BridgeLock,
+        undo: &mut Undo,
+    ) -> Result<Self> {
         let (link, made) = find_or_make(host, conf, mtu)?;
         let set_up = !link.up;
         let promisc = conf.reflect == Reflect::Promisc && !link.promisc;
@@ -75,14 +127,14 @@ impl Bridge {
         let (name, gateway) = (conf.bridge.clone(), conf.vlan_gateway.clone());
         let to_undo = Arc::clone(&changes);
         undo.push(format!("changes to the bridge {name}"), move || {
-            undo_bridge(&name, gateway.as_ref(), &to_undo)
+            undo_bridge(&lock, &name, gateway.as_ref(), &to_undo)
         });
         let filtering = vlan::must_switch_on(&conf.vlan, &link, || Ok(link::list(host, Some(link.index))?))?;
         note(&changes, |changes| changes.filtering = filtering);
         if made {
             sysctl::use_addresses_at_once(&conf.bridge);
+            ignore_router_advertisements(&conf.bridge);
         }
-        ignore_router_advertisements(&conf.bridge);
         let missing = [
             set_up.then(|| link::set_up(link.index, true)),
             promisc.then(|| link::set_promisc(link.index, true)),
@@ -103,18 +155,22 @@ impl Bridge {
         netns: &Netns,
         undo: &mut Undo,
     ) -> Result<AttachedBridge> {
+        let given_mac = veth.mac.unwrap_or_else(random_mac);
         let pair = VethPair {
             host: &veth.host,
-            host_mac: random_mac(),
+            host_mac: high_mac(),
             bridge: self.link.index,
             container: &veth.attachment.ifname,
-            container_mac: veth.mac.unwrap_or_else(random_mac),
+            container_mac: given_mac,
             netns: netns.as_raw_fd(),
             mtu: veth.mtu,
         };
         let mark = link::mark_port(&veth.host, &veth.attachment.tag(), veth.flags);
         let mut answers = host.batch(vec![link::create_veth(&pair), mark])?.into_iter();
-        answers.next().unwrap_or(Ok(())).map_err(|refusal| explain_port(refusal, &self.name))?;
+        answers
+            .next()
+            .unwrap_or(Ok(()))
+            .map_err(|refusal| explain_port(refusal, &self.name, veth.attachment))?;
         let name = veth.host.clone();
         undo.push(format!("veth {name}"), move || Ok(delete_link(&mut Socket::route()?, &name)?));
         answers.try_for_each(|answer| answer)?;
@@ -124,7 +180,7 @@ impl Bridge {
             vlan::tag_port(host, port, &vlans, leave)?;
         }
         ignore_router_advertisements(&veth.host);
-        Ok(AttachedBridge { link: self.link, changes: self.changes })
+        Ok(AttachedBridge { link: self.link, changes: self.changes, given_mac })
     }
 }
 
@@ -132,6 +188,8 @@ impl Bridge {
 pub struct AttachedBridge {
     link: Link,
     changes: Arc<Mutex<BridgeChanges>>,
+    /// The Ethernet address that the container's interface was made with.
+    pub given_mac: MacAddr,
 }
 
 impl AttachedBridge {
@@ -148,9 +206,6 @@ impl AttachedBridge {
         let carrier = vlan_gateway.as_ref().unwrap_or(&self.link);
         let have: Vec<IpNet> = addr::list(host, carrier.index)?.iter().map(|addr| addr.net).collect();
         let todo = readdress(&carrier.name, &have, &plan.gateways, conf.force_address)?;
-        if !todo.add.is_empty() && vlan_gateway.is_none() {
-            self.pin_mac(host)?;
-        }
         for net in &todo.delete {
             absent_ok(host.ack(addr::delete(carrier.index, *net)))?;
         }
@@ -176,12 +231,26 @@ impl AttachedBridge {
         vlan::complete_gateway(host, &self.link, gateway)
     }
 
-    /// A bridge that others made may follow its ports' addresses, or have none while it has no port. Neighbours
-    /// cache a gateway's address, so from here on it stays.
-    fn pin_mac(&self, host: &mut Socket) -> Result<()> {
-        let now = link::find_index(host, self.link.index)?.and_then(|link| link.mac);
-        let mac = now.filter(|mac| *mac != MacAddr::ZERO).unwrap_or_else(random_mac);
-        Ok(host.ack(link::set_mac(self.link.index, mac))?)
+    /// Gives the bridge, which is `now` so, the Ethernet address for good that it had before our port came. One that others made
+    /// may follow its ports' addresses, or have none while it has no port, and neighbours cache a gateway's address.
+    ///
+    /// The kernel never lets go of an address that it was given, so this comes when nothing can fail any more.
+    ///
+    /// # Errors
+    /// Code 5: what the kernel says.
+    pub fn pin_mac(&self, host: &mut Socket, now: &mut Link) -> Result<()> {
+        let (made, became_gateway) = self
+            .changes
+            .lock()
+            .map_or((false, false), |changes| (changes.made, !changes.addresses.is_empty()));
+        if made || (!became_gateway && now.mac == self.link.mac) {
+            return Ok(());
+        }
+        let mac = [self.link.mac, now.mac].into_iter().flatten().find(|mac| *mac != MacAddr::ZERO);
+        let mac = mac.unwrap_or_else(random_mac);
+        host.ack(link::set_mac(self.link.index, mac))?;
+        now.mac = Some(mac);
+        Ok(())
     }
 }
 
@@ -192,10 +261,9 @@ fn note(changes: &Mutex<BridgeChanges>, change: impl FnOnce(&mut BridgeChanges))
 }
 
 fn enable_forwarding(gateways: &[IpNet]) -> Result<()> {
-    for (v4, key) in [(true, Key::ForwardV4), (false, Key::ForwardV6)] {
+    for (v4, family) in [(true, "IPv4"), (false, "IPv6")] {
         if gateways.iter().any(|net| net.addr().is_ipv4() == v4) {
-            sysctl::ensure(&key, "1")
-                .io(format!("failed to enable forwarding: write 1 to /proc/sys/{key}"))?;
+            forwarding::enable(v4).io(format!("failed to enable forwarding of {family}"))?;
         }
     }
     Ok(())
@@ -242,6 +310,7 @@ fn find_or_make(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<(Lin
 /// Takes back what a failed ADD changed, unless somebody else may rely on it by now: another port on the bridge, or
 /// another ADD that is about to make one.
 fn undo_bridge(
+    lock: &BridgeLock,
     name: &IfName,
     gateway: Option<&GatewayConf>,
     changes: &Mutex<BridgeChanges>,
@@ -250,10 +319,8 @@ fn undo_bridge(
     if !changes.any() {
         return Ok(());
     }
-    let own = open_own()?;
-    if FileExt::try_lock_exclusive(&own).is_err() {
-        return Ok(());
-    }
+    let alone = lock.try_alone().context("without the lock it stays")?;
+    let Some(_alone) = alone else { return Ok(()) };
     let mut host = Socket::route()?;
     let Some(bridge) = link::find(&mut host, name)? else { return Ok(()) };
     if let Some(gateway) = gateway {
@@ -303,11 +370,15 @@ fn delete_addresses(host: &mut Socket, link: &Link, addresses: &[IpNet]) -> anyh
 
 /// A rogue router in a container must not configure the host (CVE-2020-10749). Without IPv6 there is no such key.
 pub(crate) fn ignore_router_advertisements(name: &IfName) {
-    // A link may be renamed or gone by now, or /proc/sys be read-only; none of that stops a container.
-    let _ = sysctl::ensure(&Key::V6(name, "accept_ra"), "0");
+    sysctl::wish(&Key::V6(name, "accept_ra"), "0");
 }
 
-fn explain_port(refusal: Refusal, bridge: &IfName) -> Error {
+fn explain_port(refusal: Refusal, bridge: &IfName, attachment: &Attachment) -> Error {
+    if refusal.errno == Errno::EEXIST {
+        // Neither name was taken a moment ago.
+        let msg = format!("another ADD of {attachment} is under way");
+        return Error::new(Code::ALREADY_ADDED, msg).details(refusal);
+    }
     let full = refusal.errno == Errno::EXFULL;
     let error = Error::from(refusal.of_module("veth")).context("failed to make veth pair");
     if full { error.context(format!("the bridge {bridge} is full")) } else { error }
@@ -378,6 +449,9 @@ fn free_name(host: &mut Socket, attachment: &Attachment) -> Result<IfName> {
         match link::find(host, &name)? {
             None => return Ok(name),
             Some(link) if link.alias.as_ref() == Some(&tag) => {
+                if goes_away(host, &name)? {
+                    return Ok(name);
+                }
                 return Err(Error::new(
                     Code::ALREADY_ADDED,
                     format!("{attachment} already has the host veth {name}"),
@@ -388,6 +462,20 @@ fn free_name(host: &mut Socket, attachment: &Attachment) -> Result<IfName> {
         }
     }
     Err(Error::new(Code::IO, format!("all names for the host veth of {attachment} are taken by other links")))
+}
+
+/// Whether a host veth of the attachment goes by itself: its container, which was another one, has died a moment ago, and the
+/// kernel takes the namespace down a while later.
+fn goes_away(host: &mut Socket, name: &IfName) -> Result<bool> {
+    const A_WHILE: Duration = Duration::from_millis(500);
+    let mut events = Socket::route()?;
+    let gone = event::wait(&mut events, Group::Link, A_WHILE, || {
+        Ok(link::find(host, name)?.is_none().then_some(()))
+    });
+    match gone {
+        Err(refusal) if refusal.errno == Errno::ETIMEDOUT => Ok(false),
+        other => Ok(other.map(|()| true)?),
+    }
 }
 
 /// The container's end of the veth pair.
@@ -480,17 +568,15 @@ fn set_sysctls(ifname: &IfName, has_v6: bool, dad: Dad) -> Result<()> {
         for name in [&lo, ifname] {
             sysctl::ensure(&Key::V6(name, "disable_ipv6"), "0").io(format!("switch IPv6 on for {name}"))?;
         }
-        let keep = Key::V6(ifname, "keep_addr_on_down");
-        sysctl::ensure(&keep, "1")
-            .io(format!("failed to enable keep_addr_on_down for interface {ifname}"))?;
     }
-    let wanted = match dad {
+    // With the first, who had the address before is forgotten by its neighbours; with the second, it outlives a link that is down.
+    let of_v6 = [("ndisc_notify", "1"), ("keep_addr_on_down", "1")];
+    let of_dad = match dad {
         Dad::AsConfigured => &[("enhanced_dad", "1"), ("accept_dad", "1")][..],
         Dad::Off => &[("accept_dad", "0")],
     };
-    for (key, value) in wanted {
-        // Without IPv6, or with a read-only /proc/sys, the container works all the same.
-        let _ = sysctl::ensure(&Key::V6(ifname, key), value);
+    for (key, value) in of_v6.iter().filter(|_| has_v6).chain(of_dad) {
+        sysctl::wish(&Key::V6(ifname, key), value);
     }
     Ok(())
 }

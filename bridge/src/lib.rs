@@ -21,12 +21,13 @@ pub mod plan;
 pub mod spoof;
 pub mod vlan;
 
-use apply::{Bridge as HostBridge, Inside, Veth, await_port, delete_link, share_bridges};
+use apply::{Bridge as HostBridge, BridgeLock, Inside, Veth, await_port};
 use check::Check;
 use cni_common::invoke::{Ipam, refuse_as_ipam};
 use cni_common::kernel::netlink::{Link, Socket, addr, link};
 use cni_common::kernel::{absent_ok, nft};
 use cni_common::plugin::{Added, Command, Plugin, Request, Target};
+use cni_common::spec::name::is_tag;
 use cni_common::spec::{Attachment, Code, Error, IfName, Interface, MacAddr, Result, Success};
 use cni_common::undo::Undo;
 use conf::{CleanupConf, Conf, Layer};
@@ -48,10 +49,11 @@ impl Plugin for Bridge {
         let conf = Conf::read(request)?;
         let attachment = &target.attachment;
         refuse_reserved(&attachment.ifname)?;
-        // Before `netns`, so that on failure it runs when the lock on the bridges has gone with that.
+        // Before the lock, so that on failure it runs when that is free.
         let mut undo = Undo::default();
         let netns = target.open_netns()?;
-        share_bridges(&netns)?;
+        let lock = BridgeLock::of(&netns)?;
+        let _shared = lock.share()?;
         let mut host = Socket::route()?;
         let mut socket = netns.run(|| Ok(Socket::route()?))?;
         let veth = Veth::plan(&mut host, &mut socket, &conf, attachment)?;
@@ -61,11 +63,11 @@ impl Plugin for Bridge {
             Layer::L3 { ipam } => Some(Ipam::find(request, ipam)?.start_add()?),
             Layer::L2 { .. } => None,
         };
-        let bridge = HostBridge::ensure(&mut host, &conf, veth.mtu, &mut undo)?;
+        let bridge = HostBridge::ensure(&mut host, &conf, veth.mtu, lock, &mut undo)?;
         let bridge = bridge.attach(&mut host, &veth, &netns, &mut undo)?;
         let container = inside.look()?;
         if conf.mac_spoof_check {
-            guard_mac(attachment, &veth.host, &container, &mut undo)?;
+            guard_mac(attachment, &veth.host, bridge.given_mac, &container, &mut undo)?;
         }
 
         let ipam = pending.map(|pending| pending.wait(&mut undo)).transpose()?;
@@ -78,15 +80,18 @@ impl Plugin for Bridge {
         let gateway =
             if l3.gateways.is_empty() { None } else { bridge.become_gateway(&mut host, &conf, &l3)? };
         if conf.ip_masq && !l3.ips.is_empty() {
-            masq::add(conf.ip_masq_backend, attachment, l3.nets(), &mut undo)?;
+            masq::add(conf.ip_masq_backend, attachment, &l3.nets(), &mut undo)?;
         }
-        let (port, bridge) = match conf.layer {
+        let (port, mut bridge_link) = match conf.layer {
             // The other end stays down, and so does this one.
             Layer::L2 { up: false } => apply::look(&mut host, &veth.host, &conf.bridge)?,
             _ => await_port(&mut host, &veth.host, &conf.bridge)?,
         };
+        if !l3.gateways.is_empty() && gateway.is_none() {
+            bridge.pin_mac(&mut host, &mut bridge_link)?;
+        }
         let dns = conf.dns.or(&ipam.unwrap_or_default().dns);
-        let links: Vec<Link> = [bridge, port, container].into_iter().chain(gateway).collect();
+        let links: Vec<Link> = [bridge_link, port, container].into_iter().chain(gateway).collect();
         Ok(Added { success: result(&links, &target.sandbox(), l3, dns), undo })
     }
 
@@ -97,7 +102,7 @@ impl Plugin for Bridge {
         let mut outcome = Outcome::default();
         // A prevResult that can't be read only means that we have to look for ourselves.
         let prev = request.conf.prev_result().ok().flatten().unwrap_or_default();
-        outcome.note(delete_veth(target));
+        outcome.note(delete_veth(target, &prev));
         if conf.as_ref().is_ok_and(|conf| conf.ip_masq) {
             // Before the address is free for somebody else.
             outcome.note(end_masquerade(&prev, target));
@@ -195,8 +200,22 @@ fn refuse_reserved(ifname: &IfName) -> Result<()> {
     }
 }
 
-fn guard_mac(attachment: &Attachment, port: &IfName, container: &Link, undo: &mut Undo) -> Result<()> {
-    let mac = container.mac.unwrap_or(MacAddr::ZERO);
+/// Holds the container to the address that it was given: whoever is inside already may have changed that.
+fn guard_mac(
+    attachment: &Attachment,
+    port: &IfName,
+    mac: MacAddr,
+    container: &Link,
+    undo: &mut Undo,
+) -> Result<()> {
+    if container.mac != Some(mac) {
+        let ifname = &attachment.ifname;
+        let found = container.mac.map_or("none".to_owned(), |mac| mac.to_string());
+        let msg = format!("the address of {ifname} was changed inside the container while it was attached");
+        return Err(Error::new(Code::IO, msg).details(format!(
+            "macspoofchk: given {mac}, found {found}; nothing in the container may touch {ifname} before ADD is done"
+        )));
+    }
     let added = spoof::add(attachment, port, mac);
     added.map_err(|refusal| Error::from(refusal).context("failed to set up macspoofchk"))?;
     let attachment = attachment.clone();
@@ -230,7 +249,7 @@ fn addresses_inside(target: &Target) -> Vec<IpAddr> {
 
 /// Deletes the attachment's veth: by the name that only it can have, else (an attachment that another release of the
 /// plugin made) by the interface's name inside the container.
-fn delete_veth(target: &Target) -> Result<()> {
+fn delete_veth(target: &Target, prev: &Success) -> Result<()> {
     let tag = target.attachment.tag();
     let mut host = Socket::route()?;
     for name in target.attachment.host_veths() {
@@ -242,7 +261,44 @@ fn delete_veth(target: &Target) -> Result<()> {
     }
     let Some(netns) = target.living_netns() else { return Ok(()) };
     let mut inside = netns.run(|| Ok(Socket::route()?))?;
-    Ok(delete_link(&mut inside, &target.attachment.ifname)?)
+    let Some(found) = link::find(&mut inside, &target.attachment.ifname)? else { return Ok(()) };
+    match others_claim(&mut host, &found, target, prev)? {
+        None => Ok(absent_ok(inside.ack(link::delete(found.index)))?),
+        Some(why) => {
+            cni_common::log!(
+                "bridge: DEL of {}: {} in {} stays: {why}",
+                target.attachment,
+                found.name,
+                target.sandbox()
+            );
+            Ok(())
+        }
+    }
+}
+
+/// Why an interface that has the attachment's name inside the namespace is not the attachment's; `None` when nothing says so.
+/// `CNI_NETNS` may be another container's by now: a process's ID, or a path, that was used again.
+fn others_claim(host: &mut Socket, found: &Link, target: &Target, prev: &Success) -> Result<Option<String>> {
+    if !found.is_veth() {
+        let kind = found.kind.as_deref().unwrap_or("no virtual link");
+        return Ok(Some(format!("it is {kind}, and no veth")));
+    }
+    // The reference makes both ends inside, and moves one out; when it is killed between, both stay there.
+    if found.is_bound_elsewhere {
+        let peer = found.bound_to.map(|index| link::find_index(host, index)).transpose()?.flatten();
+        let peer = peer.filter(|peer| peer.is_veth() && peer.bound_to == Some(found.index));
+        let Some(peer) = peer else { return Ok(Some("its other end is not here".to_owned())) };
+        let tag = target.attachment.tag();
+        if let Some(other) = peer.alias.filter(|alias| is_tag(alias) && *alias != tag) {
+            return Ok(Some(format!("it is {other}'s")));
+        }
+    }
+    // Another plugin marks nothing; but what it answered is known, mostly.
+    let ifname = target.attachment.ifname.as_str();
+    let mut given = prev.interfaces.iter().filter(|one| one.name == ifname && !one.sandbox.is_empty());
+    let mac = found.mac.map(|mac| mac.to_string()).unwrap_or_default();
+    let differs = given.find(|one| !one.mac.is_empty() && !one.mac.eq_ignore_ascii_case(&mac));
+    Ok(differs.map(|given| format!("its address is {mac}, and ADD's was {}", given.mac)))
 }
 
 fn delete_orphans(is_orphan: impl Fn(&str) -> bool) -> Result<()> {

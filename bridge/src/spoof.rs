@@ -14,7 +14,7 @@
 use cni_common::kernel::netlink::Socket;
 use cni_common::kernel::nft::{
     Chain, Data, Element, Family, Field, Hook, Key, Match, Rule, Set, Transaction, Value, Verdict,
-    delete_element, delete_unused_table, elements, find_element, has_chain, insert_element, rules,
+    delete_element, delete_unused_table, elements, find_element, has_chain, insert_element, rules, uses,
 };
 use cni_common::kernel::{Refusal, absent_ok, unused_ok};
 use cni_common::spec::{Attachment, IfName, MacAddr};
@@ -36,7 +36,12 @@ const TRIES: u32 = 5;
 /// The kernel's refusal; then nothing was changed.
 pub fn add(attachment: &Attachment, port: &IfName, mac: MacAddr) -> Result<(), Refusal> {
     let mut socket = Socket::netfilter()?;
-    let mut result = insertion(Transaction::default(), attachment, port, mac).commit(&mut socket);
+    let mut transaction = Transaction::default();
+    // Somebody may have flushed what is shared.
+    if !is_set_up(&mut socket)? {
+        set_up(&mut transaction);
+    }
+    let mut result = insertion(transaction, attachment, port, mac).commit(&mut socket);
     for _ in 0..TRIES {
         let mut transaction = Transaction::default();
         match &result {
@@ -63,6 +68,11 @@ fn insertion(
     insert_element(&mut transaction, FAMILY, &PORTS, (&Key::port(port), Value::None), &tag);
     insert_element(&mut transaction, FAMILY, &ADDRESSES, (&Key::port_and_mac(port, mac), Value::None), &tag);
     transaction
+}
+
+/// Whether the rule is there.
+fn is_set_up(socket: &mut Socket) -> Result<bool, Refusal> {
+    Ok(uses(socket, &[(FAMILY, PREROUTING)])? == [Some(1)])
 }
 
 fn set_up(transaction: &mut Transaction) {
@@ -177,7 +187,7 @@ pub fn missing(attachment: &Attachment, port: &IfName, mac: MacAddr) -> Result<O
     if has_chain(&mut socket, FAMILY, &Chain { table: "nat", name: &iface, hook: None })? {
         return Ok(None);
     }
-    if rules(&mut socket, FAMILY, &PREROUTING)?.is_empty() {
+    if !is_set_up(&mut socket)? {
         return Ok(Some("no rule".to_owned()));
     }
     let found = of_port(&mut socket, port, &[])?;

@@ -1,14 +1,17 @@
 //! SIGTERM and SIGINT: a call that is told to stop still answers, and leaves nothing half done.
 //!
 //! The signal sets a flag. ADD looks at it when its work is done and wherever it may wait long; then it fails, and the
-//! failure undoes. The other commands go on to their end, which is near. A delegate that is running is waited for: what
-//! it leases has to be freed. However many signals come (timeout(1) sends two), none cuts that short; SIGQUIT and SIGKILL do.
+//! failure undoes. The other commands go on to their end, which is near. A wait ends within a second: for a lock, for the
+//! kernel, and for a program, which is told to stop in its turn. A wait that begins after the signal is an undo's, and has
+//! some seconds. However many signals come (timeout(1) sends two), none cuts that short; SIGQUIT and SIGKILL do.
 
 use crate::spec::{Code, Coded, Error, Result};
+use nix::errno::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 static TOLD: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
@@ -24,12 +27,78 @@ pub(crate) fn watch() -> Result<()> {
     Ok(())
 }
 
+/// A wait that ends: when its time is over, and at SIGTERM. One that begins after the signal is an undo's: the signal does not
+/// end it, but it is short.
+#[derive(Debug, Clone, Copy)]
+pub struct Wait {
+    deadline: Option<Instant>,
+    heeds_signals: bool,
+}
+
+impl Wait {
+    /// How often to look: a signal that comes just before somebody sleeps does not wake her.
+    const LOOK_UP: Duration = Duration::from_millis(200);
+    /// How long an undo waits.
+    const OF_UNDO: Duration = Duration::from_secs(5);
+
+    /// Begins one without a limit of its own.
+    #[must_use]
+    pub fn begin() -> Self {
+        let of_undo = is_told();
+        Self { deadline: of_undo.then(|| Instant::now() + Self::OF_UNDO), heeds_signals: !of_undo }
+    }
+
+    /// Begins one that ends after `limit`.
+    #[must_use]
+    pub fn of(limit: Duration) -> Self {
+        Self::begin().until(Instant::now() + limit)
+    }
+
+    /// Begins one that no signal ends.
+    #[must_use]
+    pub fn of_exactly(limit: Duration) -> Self {
+        Self { deadline: Some(Instant::now() + limit), heeds_signals: false }
+    }
+
+    /// The same, with an end at `deadline` at the latest.
+    #[must_use]
+    pub fn until(self, deadline: Instant) -> Self {
+        Self { deadline: self.deadline.into_iter().chain([deadline]).min(), ..self }
+    }
+
+    /// Whether a signal has ended it.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.heeds_signals && is_told()
+    }
+
+    /// How long to sleep before this is asked again; `None` when it is over.
+    #[must_use]
+    pub fn left(&self) -> Option<Duration> {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = left.unwrap_or(Self::LOOK_UP).min(Self::LOOK_UP);
+        (!left.is_zero() && !self.is_stopped()).then_some(left)
+    }
+
+    /// Why it is over: `EINTR` or `ETIMEDOUT`.
+    #[must_use]
+    pub fn errno(&self) -> Errno {
+        if self.is_stopped() { Errno::EINTR } else { Errno::ETIMEDOUT }
+    }
+}
+
+/// Whether a signal has come.
+#[must_use]
+pub fn is_told() -> bool {
+    TOLD.get().is_some_and(|told| told.load(Ordering::Relaxed))
+}
+
 /// Whether to go on.
 ///
 /// # Errors
 /// Code 11 once a signal has come.
 pub fn go_on() -> Result<()> {
-    if TOLD.get().is_some_and(|told| told.load(Ordering::Relaxed)) {
+    if is_told() {
         return Err(Error::new(Code::TRY_AGAIN, "stopped by a signal")
             .details("SIGTERM or SIGINT came; what had been done was undone, and the call can be repeated"));
     }

@@ -109,6 +109,15 @@ fn strip(document: &Value, had: SpecVersion) -> Value {
 }
 
 #[test]
+fn what_another_plugin_said_beyond_its_version_is_passed_on_and_ours_is_not() {
+    let interface = json!({"name": "eth0", "mtu": 1500, "pciID": "0000:00:1f.6", "socketPath": "/run/x"});
+    let result = json!({"cniVersion": "1.0.0", "interfaces": [interface]});
+    assert_eq!(print(&parse(&result), SpecVersion::V1_0_0), result);
+    let ours = json!({"cniVersion": "1.1.0", "interfaces": [interface]});
+    assert_eq!(print(&parse(&ours), SpecVersion::V1_0_0)["interfaces"], json!([{"name": "eth0"}]));
+}
+
+#[test]
 fn what_is_empty_is_left_out_but_old_dns() {
     for (version, want) in [
         ("0.3.1", json!({"cniVersion": "0.3.1", "dns": {}})),

@@ -85,6 +85,12 @@ fn main() -> std::io::Result<ExitCode> {
     Ok(ExitCode::from(answer.code))
 }
 
+/// Whether the range has room for one container beside the gateway.
+fn is_of_one_address(conf: &Value) -> bool {
+    conf["ipam"]["ranges"][0][0]["subnet"].as_str().is_some_and(|subnet| subnet.ends_with("/30"))
+}
+
+#[allow(clippy::too_many_lines, reason = "a table of faults")]
 fn mutate(call: &mut Call, mutation: &str) -> std::io::Result<Answer> {
     let verb = call.verb.clone();
     let is = |name: &str| verb == name;
@@ -95,6 +101,9 @@ fn mutate(call: &mut Call, mutation: &str) -> std::io::Result<Answer> {
         "ignores-del" if is("DEL") => return Ok(Answer::silent()),
         "ignores-check" if is("CHECK") => return Ok(Answer::silent()),
         "ignores-status" if is("STATUS") => return Ok(Answer::silent()),
+        "full-is-broken" if is("STATUS") && is_of_one_address(&call.conf()) => {
+            return Ok(error(&call.conf(), 50, "no address is left"));
+        }
         "collects-all" if is("GC") => call.change(|conf| conf["cni.dev/valid-attachments"] = json!([])),
         "old-gc-key-only" if is("GC") => call.change(|conf| {
             conf["cni.dev/valid-attachments"] = conf["cni.dev/attachments"].clone();
@@ -108,6 +117,7 @@ fn mutate(call: &mut Call, mutation: &str) -> std::io::Result<Answer> {
         "needs-netns-to-delete" if is("DEL") && !Path::new(&netns()).exists() => {
             return Ok(error(&call.conf(), 4, "no such namespace"));
         }
+        "deletes-by-name" if is("DEL") => inside("ip link del eth0")?,
         "deletes-once" if is("DEL") => {
             let mark = PathBuf::from(format!("{}.deleted", netns()));
             if mark.exists() {

@@ -7,6 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -15,6 +16,15 @@ const LOOPBACK: u32 = 1;
 
 /// The machine of a test: the calling thread is moved into a network namespace of its own.
 pub struct Host;
+
+impl Drop for Host {
+    /// What plugins keep for as long as the machine runs (our `bridge` a lock a namespace) must not pile up on the one that tests.
+    fn drop(&mut self) {
+        if let Ok(meta) = std::fs::metadata("/proc/thread-self/ns/net") {
+            let _ = std::fs::remove_file(format!("/run/cni/bridge.{}.lock", meta.ino()));
+        }
+    }
+}
 
 impl Host {
     /// Moves the calling thread into a new namespace, `lo` up. What the thread starts from now on runs there.

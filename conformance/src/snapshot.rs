@@ -203,7 +203,13 @@ pub fn leases(data_dir: &Path) -> BTreeMap<String, String> {
 pub fn files(dir: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for name in names(dir).into_iter().filter(|name| !name.split('/').any(|part| part.starts_with('.'))) {
-        let text = match std::fs::read(dir.join(&name)) {
+        let path = dir.join(&name);
+        // A FIFO would be waited for, and a device never ends.
+        if std::fs::metadata(&path).is_ok_and(|meta| !meta.is_file()) {
+            found.insert(name, "no regular file".to_owned());
+            continue;
+        }
+        let text = match std::fs::read(path) {
             // Gone between the listing and now.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             other => other.unwrap_or_else(|error| panic!("{name}: {error}")),

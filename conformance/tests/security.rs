@@ -310,7 +310,7 @@ fn folders_that_everybody_may_write_to_are_named() {
     set_mode(&data, 0o755);
     assert_eq!(said_by_add(&bin, &data), "");
     for (folder, what) in
-        [(&bin, "where plugins are run from as root"), (&data, "change or lose what is kept there")]
+        [(&bin, "run anything as root from there"), (&data, "change or lose what is kept there")]
     {
         set_mode(folder, 0o777);
         let said = said_by_add(&bin, &data);

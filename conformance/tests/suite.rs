@@ -289,7 +289,7 @@ fn mutant(plugin: &str, mutation: &str) -> TempDir {
 }
 
 /// Mutation, plugin, and the case that is meant to see it.
-const MUTANTS: [(&str, &str, &str); 52] = [
+const MUTANTS: [(&str, &str, &str); 54] = [
     ("ignores-gc", "host-local", "gc.removes-stale"),
     ("ignores-gc", "bridge", "gc.removes-stale"),
     ("ignores-gc", "portmap", "gc.removes-stale"),
@@ -298,9 +298,11 @@ const MUTANTS: [(&str, &str, &str); 52] = [
     ("ignores-del", "portmap", "portmap.deleted"),
     ("ignores-check", "bridge", "check.interface-gone"),
     ("ignores-check", "bandwidth", "bandwidth.check-bucket"),
-    ("ignores-status", "host-local", "status.exhausted"),
+    ("ignores-status", "host-local", "status.bad-config"),
+    ("full-is-broken", "host-local", "status.exhausted"),
     ("collects-all", "host-local", "gc.keeps-valid"),
     ("needs-netns-to-delete", "bridge", "del.netns-gone"),
+    ("deletes-by-name", "bridge", "del.netns-of-another"),
     ("deletes-once", "bridge", "del.twice"),
     ("forgets-routes-asked", "bridge", "ipam-call.config"),
     ("small-letters", "bridge", "env.command.case"),

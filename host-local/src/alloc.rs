@@ -18,7 +18,7 @@ pub fn refuse_second(mine: &[Lease], sets: &[RangeSet], attachment: &Attachment)
         attachment.container_id
     );
     Err(Error::new(Code::ALREADY_ADDED, msg)
-        .details(format!("{attachment} exists; DEL it before it is added again")))
+        .details(format!("the lease of {ip} by {attachment} is there; DEL it before it is added again")))
 }
 
 /// The next free address of the set with number `number`.

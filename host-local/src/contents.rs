@@ -40,9 +40,15 @@ pub trait Tables {
     /// # Errors
     /// When the table can't be read.
     fn by_holder(&self, at: usize) -> io::Result<Record>;
+
+    /// Every lease, in the order of addresses.
+    ///
+    /// # Errors
+    /// When the table can't be read; `InvalidData` when it has another order.
+    fn all(&self) -> io::Result<Vec<Record>>;
 }
 
-/// Both tables in memory.
+/// Both tables in memory, each address once.
 #[derive(Debug, Default)]
 pub struct Sorted {
     addresses: Vec<Record>,
@@ -50,10 +56,11 @@ pub struct Sorted {
 }
 
 impl Sorted {
-    /// Sorts the leases.
+    /// Sorts the leases. Of two of one address, one stands.
     #[must_use]
     pub fn new(mut leases: Vec<Record>) -> Self {
         leases.sort_unstable();
+        leases.dedup_by_key(|(key, _)| *key);
         let addresses = leases.clone();
         leases.sort_unstable_by_key(|(key, holder)| (*holder, *key));
         Self { addresses, holders: leases }
@@ -81,6 +88,10 @@ impl Tables for Sorted {
 
     fn by_holder(&self, at: usize) -> io::Result<Record> {
         at_place(&self.holders, at)
+    }
+
+    fn all(&self) -> io::Result<Vec<Record>> {
+        Ok(self.addresses.clone())
     }
 }
 
@@ -222,11 +233,8 @@ impl Contents {
     /// # Errors
     /// When the tables can't be read.
     pub fn sorted(&self) -> io::Result<Sorted> {
-        let mut leases = Vec::with_capacity(self.tables.count() + self.changes.len());
-        for at in 0..self.tables.count() {
-            let record = self.tables.by_address(at)?;
-            leases.extend((!self.changes.contains_key(&record.0)).then_some(record));
-        }
+        let mut leases = self.tables.all()?;
+        leases.retain(|(key, _)| !self.changes.contains_key(key));
         leases.extend(
             self.changes.iter().filter(|(_, holder)| !holder.is_freed()).map(|(key, holder)| (*key, *holder)),
         );

@@ -4,7 +4,7 @@
 //! made anew from them. It lies beside the leases as `.index`, and the reference plugin passes over it.
 //!
 //! ```text
-//! header    magic, boot ID, token, number of leases, number of changes     64 bytes
+//! header    magic, boot ID, token, numbers of leases and changes, ctime     64 bytes
 //! table     every lease, in the order of addresses                         24 bytes each
 //! table     the same, in the order of the holders' hashes
 //! changes   made since, appended
@@ -16,31 +16,37 @@
 //! **How it knows that it is right.** Whoever makes or deletes a lease changes the folder's modification time. So after
 //! each change we set that time to a token of our own, a moment now with random nanoseconds, and note it in the header:
 //! as long as the folder shows the token, nobody has made or deleted a file since. Comparing plain times would not do:
-//! they tick every few milliseconds, and a change within the tick would be missed. The token is set last, so a process
-//! killed anywhere leaves an index that nobody trusts.
+//! they tick every few milliseconds, and a change within the tick would be missed. But whoever lays a backup over the folder
+//! gives it an old token and the index of that time; so the header notes, too, the folder's change time (`st_ctime`) once
+//! the token was set, which nobody can set. The header is written last, so a process killed anywhere leaves an index that
+//! nobody trusts. Nor does anybody trust one that others may write to, or that says to be larger than we ever make one.
 //!
 //! **What it may be used for.** To find where to look. A lease that it names is read before it is freed, and a lease is
 //! made by link(2), which fails where one exists.
 
 use crate::contents::{Contents, Record, Sorted, Tables, address, key};
 use crate::lease::Holder;
-use cni_common::disk::overwrite;
+use cni_common::disk::{open_own, overwrite};
 use cni_common::spec::name::digest;
 use std::fs::{File, FileTimes, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 const FILE: &str = ".index";
 pub(crate) const ASIDE: &str = ".index.new";
-const MAGIC: &[u8; 8] = b"CNIidx\x00\x02";
+const MAGIC: &[u8; 8] = b"CNIidx\x00\x03";
 const HEADER: usize = 64;
 const RECORD: usize = 24;
 /// So many changes are read each time; more are sorted into the tables.
 const MOST_CHANGES: u64 = 1024;
+/// An index of more is not made: no network of one host has so many.
+const MOST_LEASES: u64 = 1 << 20;
+/// So many leases are read at once.
+const CHUNK: usize = 1024;
 
 /// Stands for a holder in a record; 0 frees the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,12 +129,19 @@ fn from_bytes(bytes: &[u8]) -> io::Result<Record> {
     Ok((u128::from_ne_bytes(*key), HolderHash(u64::from_ne_bytes(*hash))))
 }
 
-/// The folder's modification time, as we set it: seconds and nanoseconds.
-type Token = (i64, i64);
+/// What a folder shows as long as nobody changes what is in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Token {
+    /// The folder's modification time, as we set it: seconds and nanoseconds.
+    mtime: (i64, i64),
+    /// When the folder itself was changed last, which was when we set the other: nanoseconds since 1970.
+    ctime: i64,
+}
 
 fn token_of(dir: &File) -> io::Result<Token> {
     let meta = dir.metadata()?;
-    Ok((meta.mtime(), meta.mtime_nsec()))
+    let ctime = meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec());
+    Ok(Token { mtime: (meta.mtime(), meta.mtime_nsec()), ctime })
 }
 
 /// An index that was right when it was opened, and stays so as long as the store's lock is held.
@@ -145,9 +158,7 @@ impl Index {
     /// The index of the leases in `dir`; `None` when there is none that can be trusted.
     #[must_use]
     pub fn open(dir: &Path, writable: bool) -> Option<Self> {
-        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-        let file =
-            OpenOptions::new().read(true).write(writable).custom_flags(flags).open(dir.join(FILE)).ok()?;
+        let (file, meta) = open_own(&dir.join(FILE), OpenOptions::new().read(true).write(writable)).ok()?;
         let dir = File::open(dir).ok()?;
         let mut header = [0; HEADER];
         file.read_exact_at(&mut header, 0).ok()?;
@@ -156,12 +167,11 @@ impl Index {
         let mut number =
             || fields.next().and_then(|field| field.first_chunk().copied()).map(u64::from_ne_bytes);
         let (magic, boot) = (number()?, (number()?, number()?));
-        let noted = (number()?.cast_signed(), number()?.cast_signed());
+        let mtime = (number()?.cast_signed(), number()?.cast_signed());
         let (leases, changes) = (number()?, number()?);
-        let records = leases.checked_mul(2).and_then(|tables| tables.checked_add(changes));
-        let needed =
-            records.and_then(|records| records.checked_mul(RECORD as u64)?.checked_add(HEADER as u64));
-        let whole = needed.is_some_and(|needed| file.metadata().is_ok_and(|meta| meta.len() >= needed));
+        let noted = Token { mtime, ctime: number()?.cast_signed() };
+        let is_of_bounded_size = leases <= MOST_LEASES && changes <= MOST_CHANGES;
+        let whole = is_of_bounded_size && meta.len() >= offset(2 * leases + changes);
         let trusted =
             whole && magic == u64::from_ne_bytes(*MAGIC) && noted == token && Some(boot) == boot_id();
         trusted.then_some(Self { dir, file, token, leases, changes })
@@ -172,15 +182,18 @@ impl Index {
     /// # Errors
     /// What the file system says.
     pub fn rebuild(dir: &Path, leases: &Sorted) -> io::Result<Self> {
+        let count = leases.count() as u64;
+        if count > MOST_LEASES {
+            return Err(io::Error::other(format!("{count} leases are too many for one")));
+        }
         let aside = dir.join(ASIDE);
         let mut bytes = vec![0; HEADER];
         for table in leases.tables() {
             bytes.extend(table.iter().flat_map(|record| to_bytes(*record)));
         }
-        overwrite(&aside, &bytes)?;
+        let file = overwrite(&aside, &bytes)?;
         std::fs::rename(&aside, dir.join(FILE))?;
-        let file = OpenOptions::new().read(true).write(true).open(dir.join(FILE))?;
-        Ok(Self { dir: File::open(dir)?, file, token: (0, 0), leases: leases.count() as u64, changes: 0 })
+        Ok(Self { dir: File::open(dir)?, file, token: Token::default(), leases: count, changes: 0 })
     }
 
     /// All leases.
@@ -217,20 +230,21 @@ impl Index {
         self.file.write_all_at(&bytes, offset(2 * self.leases + self.changes))?;
         self.changes += changes.len() as u64;
         let token = SystemTime::now() - Duration::from_nanos(RandomState::new().hash_one(0) % 1_000_000_000);
-        let since = token.duration_since(SystemTime::UNIX_EPOCH).map_err(io::Error::other)?;
+        self.dir.set_times(FileTimes::new().set_modified(token))?;
+        let Token { mtime, ctime } = token_of(&self.dir)?;
         let (boot_high, boot_low) = boot_id().ok_or_else(|| io::Error::other("no boot ID"))?;
         let fields = [
             u64::from_ne_bytes(*MAGIC),
             boot_high,
             boot_low,
-            since.as_secs(),
-            u64::from(since.subsec_nanos()),
+            mtime.0.cast_unsigned(),
+            mtime.1.cast_unsigned(),
             self.leases,
             self.changes,
+            ctime.cast_unsigned(),
         ];
         let header: Vec<u8> = fields.iter().flat_map(|field| field.to_ne_bytes()).collect();
-        self.file.write_all_at(&header, 0)?;
-        self.dir.set_times(FileTimes::new().set_modified(token))
+        self.file.write_all_at(&header, 0)
     }
 }
 
@@ -264,6 +278,23 @@ impl Tables for OnDisk {
 
     fn by_holder(&self, at: usize) -> io::Result<Record> {
         self.read(self.leases + at as u64)
+    }
+
+    fn all(&self) -> io::Result<Vec<Record>> {
+        let mut records: Vec<Record> = Vec::new();
+        let mut bytes = vec![0; CHUNK * RECORD];
+        while records.len() < self.count() {
+            let chunk = &mut bytes[..(self.count() - records.len()).min(CHUNK) * RECORD];
+            self.file.read_exact_at(chunk, offset(records.len() as u64))?;
+            for bytes in chunk.chunks_exact(RECORD) {
+                let record = from_bytes(bytes)?;
+                if records.last().is_some_and(|(last, _)| *last >= record.0) {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "its addresses are in no order"));
+                }
+                records.push(record);
+            }
+        }
+        Ok(records)
     }
 }
 

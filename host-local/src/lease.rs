@@ -1,12 +1,13 @@
 //! One lease: an address, and who its file says holds it.
 
+use cni_common::disk;
+use cni_common::log::printable;
 use cni_common::spec::Attachment;
 use nix::libc;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// No lease is longer: an ID and an interface name. What is, is not read further.
@@ -60,8 +61,10 @@ impl Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Attachment { container_id, ifname } => write!(f, "{ifname} of container {container_id}"),
-            Self::Container(id) => write!(f, "container {id}"),
+            Self::Attachment { container_id, ifname } => {
+                write!(f, "{} of container {}", printable(ifname), printable(container_id))
+            }
+            Self::Container(id) => write!(f, "container {}", printable(id)),
             Self::Unknown(why) => write!(f, "nobody known ({why})"),
             Self::Unreadable(why) => write!(f, "somebody unknown ({why})"),
         }
@@ -77,17 +80,17 @@ pub struct Lease {
     pub holder: Holder,
 }
 
-/// An address, when `name` is written exactly as a lease's file is.
+/// An address, when `name` is written exactly as a lease's file is. An IPv4 address in IPv6's spelling is no name of a lease:
+/// that address has one, and only one.
 pub(crate) fn parse_name(name: &str) -> Option<IpAddr> {
-    name.parse().ok().filter(|ip: &IpAddr| ip.to_string() == name)
+    name.parse().ok().filter(|ip: &IpAddr| ip.to_canonical().to_string() == name)
 }
 
 /// `None` when the file is gone.
 pub(crate) fn read_holder(path: &Path) -> Option<Holder> {
     // A link planted there is not followed, a FIFO does not hold us.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let read = OpenOptions::new().read(true).custom_flags(flags).open(path).and_then(|file| {
-        if !file.metadata()?.is_file() {
+    let read = disk::open(path, OpenOptions::new().read(true)).and_then(|(file, meta)| {
+        if !meta.is_file() {
             return Ok(Holder::Unknown("it is not a regular file".to_owned()));
         }
         let mut bytes = Vec::new();
@@ -134,6 +137,8 @@ mod tests {
             ("fd00::1", true),
             ("FD00::1", false),
             ("fd00:0::1", false),
+            ("::ffff:10.0.0.1", false),
+            ("::ffff:a00:1", false),
             ("lock", false),
             ("last_reserved_ip.0", false),
             ("10.0.0.1.new", false),

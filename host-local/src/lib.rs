@@ -15,6 +15,7 @@ pub mod store;
 pub mod view;
 
 use alloc::{deal, not_available, refuse_gateway, refuse_second};
+use cni_common::disk;
 use cni_common::plugin::{Added, Plugin, Request, Target};
 use cni_common::spec::result::Dns;
 use cni_common::spec::{Attachment, Code, Coded, Error, IpConfig, Result, Success};
@@ -52,7 +53,7 @@ impl Plugin for HostLocal {
     fn del(&self, request: &Request, target: &Target) -> Result<()> {
         let store = Store::new(&read_data_dir(&request.conf)?, &request.conf.name);
         let Some(mut locked) = store.lock_existing()? else { return Ok(()) };
-        let (_, mine) = locked.survey(&target.attachment)?;
+        let mine = locked.leases_of(&target.attachment)?;
         let mine: Vec<IpAddr> = mine.into_iter().map(|lease| lease.ip).collect();
         mine.iter().try_for_each(|ip| locked.release(*ip))?;
         locked.note_freed(&mine, read_quarantine(&request.conf));
@@ -134,7 +135,14 @@ impl Plugin for HostLocal {
         }
         let contents = store.contents().map_err(unavailable)?;
         for (number, set) in conf.sets.iter().enumerate() {
-            alloc::next(number, set, None, &contents).map_err(unavailable)?;
+            match alloc::next(number, set, None, &contents) {
+                // A runtime takes a failing STATUS for a broken network, and the pods that run for lost. They are well.
+                Err(error) if error.code == Code::TRY_AGAIN => cni_common::log!(
+                    "host-local: network {} has no address left for another container: {error}",
+                    request.conf.name
+                ),
+                other => drop(other.map_err(unavailable)?),
+            }
         }
         Ok(())
     }
@@ -236,19 +244,21 @@ fn take_next(
         Err(error) if error.code != Code::IO => return Err(error),
         _ => {}
     }
+    *contents = locked.contents_anew()?;
     loop {
-        *contents = locked.contents_anew()?;
         let ip = next(contents)?;
         if locked.reserve(ip, attachment)? {
             return Ok(ip);
         }
+        // Something is in the way that is no lease. An address that was tried is not tried again, so this ends.
+        contents.insert(ip, HolderHash::UNKNOWN);
     }
 }
 
 /// Frees the addresses that an ADD took, where they are still its own.
 fn give_back(store: &Store, attachment: &Attachment, ips: &[IpAddr]) -> Result<()> {
     let mut locked = store.lock()?;
-    let (_, mine) = locked.survey(attachment)?;
+    let mine = locked.leases_of(attachment)?;
     for lease in mine.iter().filter(|lease| ips.contains(&lease.ip)) {
         locked.release(lease.ip)?;
     }
@@ -267,6 +277,8 @@ fn result(conf: &Conf, ips: &[IpAddr], dns: Dns) -> Success {
 }
 
 fn read_resolv_conf(path: &Path) -> Result<Dns> {
-    let text = std::fs::read(path).io(format!("read ipam.resolvConf {}", path.display()))?;
+    // What resolvers read is a few lines.
+    const MOST: u64 = 1 << 20;
+    let text = disk::read_given(path, MOST).io(format!("read ipam.resolvConf {}", path.display()))?;
     Ok(dns::parse(&String::from_utf8_lossy(&text)))
 }

@@ -3,13 +3,17 @@
 
 use crate::index::boot_id_text;
 use crate::store::{Locked, Store};
-use cni_common::disk::overwrite;
+use cni_common::disk::{overwrite, read_own_text};
 use cni_common::spec::{Coded, Result};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 const FREED: &str = ".freed";
 const BOOT: &str = ".boot";
+/// A boot ID, in bytes.
+const MAX_BOOT: u64 = 64;
+/// A line for each address of the largest range that anybody waits for.
+const MAX_FREED: u64 = 16 << 20;
 
 /// Since 1970.
 fn seconds(time: SystemTime) -> u64 {
@@ -20,13 +24,14 @@ impl Store {
     /// Whether this boot has not looked through the leases yet.
     #[must_use]
     pub fn is_of_earlier_boot(&self) -> bool {
-        let noted = std::fs::read_to_string(self.dir.join(BOOT)).unwrap_or_default();
+        let noted = read_own_text(&self.dir.join(BOOT), MAX_BOOT).unwrap_or_default();
         boot_id_text().is_ok_and(|current| noted != current)
     }
 }
 
 impl Locked<'_> {
-    /// Frees the leases that are older than this boot, once a boot, and names them on stderr: no container outlives it.
+    /// Frees the leases that are older than this boot, once a boot (where that can be noted), and names them on stderr: no
+    /// container outlives it.
     ///
     /// # Errors
     /// Code 5: what the file system says.
@@ -49,7 +54,12 @@ impl Locked<'_> {
             }
         }
         let current = boot_id_text().io(doing)?;
-        overwrite(&self.store.dir.join(BOOT), current.as_bytes()).io(doing)
+        let path = self.store.dir.join(BOOT);
+        if let Err(error) = overwrite(&path, current.as_bytes()) {
+            // The next ADD looks again.
+            cni_common::log!("host-local: {} could not be written: {error}", path.display());
+        }
+        Ok(())
     }
 
     /// Notes when addresses were freed, for as long as somebody may ask. That it can't be noted only means that they may be
@@ -69,7 +79,7 @@ impl Locked<'_> {
     }
 
     fn freed(&self) -> Vec<(u64, IpAddr)> {
-        let text = std::fs::read_to_string(self.store.dir.join(FREED)).unwrap_or_default();
+        let text = read_own_text(&self.store.dir.join(FREED), MAX_FREED).unwrap_or_default();
         let parse = |line: &str| {
             let (since, ip) = line.split_once(' ')?;
             Some((since.parse().ok()?, ip.parse().ok()?))

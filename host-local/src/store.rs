@@ -30,6 +30,8 @@ use std::time::SystemTime;
 
 const LOCK: &str = "lock";
 const ASIDE: &str = ".lease.new";
+/// An address, in bytes, with a line's end.
+const MAX_HINT: u64 = 64;
 
 /// The folder of one network's leases.
 #[derive(Debug, Clone)]
@@ -88,7 +90,7 @@ impl Store {
     /// Leases of others' making are none, and say so.
     fn distrust(&self) -> Result<()> {
         for dir in self.dir.parent().into_iter().chain([self.dir.as_path()]) {
-            let looked = disk::distrust(dir, |text| cni_common::log!("host-local: {text}"));
+            let looked = disk::distrust(dir, disk::HARM, |text| cni_common::log!("host-local: {text}"));
             looked.io(format!("look at the folder of leases {}", self.dir.display()))?;
         }
         Ok(())
@@ -98,9 +100,10 @@ impl Store {
         let path = self.dir.join(LOCK);
         let doing = format!("lock {}", path.display());
         let say = |text: &str| cni_common::log!("host-local: {doing}: {text}");
-        let lock = FileLock::exclusive(&path, 0o750, Patience::default(), say);
+        let lock = FileLock::exclusive(&path, 0o600, Patience::default(), say);
         let lock = lock.map_err(|error| {
-            let code = if error.kind() == io::ErrorKind::TimedOut { Code::TRY_AGAIN } else { Code::IO };
+            let passes = matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::Interrupted);
+            let code = if passes { Code::TRY_AGAIN } else { Code::IO };
             Error::new(code, &doing).details(error)
         })?;
         Ok(Locked { store: self, _lock: lock, index: None, changes: vec![] })
@@ -142,7 +145,7 @@ impl Store {
     /// # Errors
     /// Code 5: what the file system says.
     pub fn leases_of(&self, attachment: &Attachment) -> Result<Vec<Lease>> {
-        let found = self.verified(&self.contents()?, attachment);
+        let found = self.verified(&self.contents()?, attachment).filter(|leases| !leases.is_empty());
         found.map_or_else(|| self.leases(), Ok).map(|leases| only_of(leases, attachment))
     }
 
@@ -263,6 +266,24 @@ impl Locked<'_> {
         if let Some(leases) = self.store.verified(&contents, attachment) {
             return Ok((contents, only_of(leases, attachment)));
         }
+        self.survey_files(attachment)
+    }
+
+    /// The leases of `attachment`, to be freed. When the index knows none, every lease is read: somebody may have written over
+    /// a lease where it lies, which the index can't see, and what is not freed now nobody frees.
+    ///
+    /// # Errors
+    /// As [`Locked::survey`].
+    pub fn leases_of(&mut self, attachment: &Attachment) -> Result<Vec<Lease>> {
+        let (_, mine) = self.survey(attachment)?;
+        if !mine.is_empty() {
+            return Ok(mine);
+        }
+        Ok(self.survey_files(attachment)?.1)
+    }
+
+    /// As [`Locked::survey`], from every lease.
+    fn survey_files(&mut self, attachment: &Attachment) -> Result<(Contents, Vec<Lease>)> {
         let leases = self.leases()?;
         let contents = contents_of(&leases);
         let unreadable = leases.iter().find_map(|lease| match &lease.holder {
@@ -348,7 +369,7 @@ impl Locked<'_> {
     /// The address that was handed out last from the set with that number; a hint that may be wrong or missing.
     #[must_use]
     pub fn last_reserved(&self, set: usize) -> Option<IpAddr> {
-        std::fs::read_to_string(self.store.hint_path(set)).ok()?.trim().parse().ok()
+        disk::read_own_text(&self.store.hint_path(set), MAX_HINT).ok()?.trim().parse().ok()
     }
 
     /// Notes the address that was handed out last. That it can't be noted costs nobody an address.

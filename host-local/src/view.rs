@@ -1,10 +1,14 @@
 //! `host-local leases`: what the store holds, for people and scripts. Reads only, and needs no lock.
 
+use crate::HostLocal;
 use crate::conf::{DEFAULT_DATA_DIR, read_sets};
 use crate::lease::{Holder, Lease};
 use crate::store::Store;
+use cni_common::disk;
 use cni_common::kernel::netlink::{Socket, link};
 use cni_common::kernel::netns::Netns;
+use cni_common::log::printable;
+use cni_common::plugin::about_text;
 use cni_common::spec::conf::NetConf;
 use cni_common::spec::{Attachment, Coded, ContainerId, Error, IfName, NetworkName, Result, json};
 use serde::{Deserialize, Serialize};
@@ -24,6 +28,9 @@ Shows the leases in DIR (/var/lib/cni/networks): network, address, container, in
 --check-netns tells whether the container's interface still exists: alive, gone, or unknown. It looks for the host veth
 that our bridge plugin makes, and else into the namespace that libcni noted in its results (/var/lib/cni/results).
 ";
+
+/// No config and no result is larger, in bytes.
+const MOST: u64 = 16 << 20;
 
 /// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -116,7 +123,14 @@ impl State {
 /// Runs with these arguments and prints to stdout.
 #[must_use]
 pub fn main(args: &[String]) -> ExitCode {
-    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+    let asks_for = |words: [&str; 2]| args.iter().any(|arg| words.contains(&arg.as_str()));
+    if asks_for(["--help", "-h"]) || args == ["--version"] {
+        cni_common::log::write(format_args!("{}", about_text(&HostLocal)));
+    }
+    if args == ["--version"] {
+        return ExitCode::SUCCESS;
+    }
+    if asks_for(["--help", "-h"]) {
         let written = std::io::stdout().lock().write_all(USAGE.as_bytes());
         return if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
@@ -213,7 +227,7 @@ fn noted_by_libcni(attachment: &Attachment, results: &Path) -> State {
         netns: PathBuf,
     }
     let Attachment { network, container_id, ifname } = attachment;
-    let note = std::fs::read(results.join(format!("{network}-{container_id}-{ifname}"))).ok();
+    let note = disk::read_own(&results.join(format!("{network}-{container_id}-{ifname}")), MOST).ok();
     let Some(Note { netns }) = note.and_then(|text| json::decode(&json::parse(&text).ok()?).ok()) else {
         return State::Unknown;
     };
@@ -233,7 +247,7 @@ fn noted_by_libcni(attachment: &Attachment, results: &Path) -> State {
 fn fills(config: &Path, data_dir: &Path) -> Result<Vec<Fill>> {
     let doing = format!("read {}", config.display());
     let mut document =
-        json::parse(&std::fs::read(config).io(&doing)?).map_err(|error| error.context(&doing))?;
+        json::parse(&disk::read_given(config, MOST).io(&doing)?).map_err(|error| error.context(&doing))?;
     if !document.is_object() {
         return Err(Error::config("it is no network config").context(&doing));
     }
@@ -270,8 +284,8 @@ fn table(view: &View) -> String {
         [
             network.clone(),
             line.address.to_string(),
-            container.clone(),
-            interface.clone(),
+            printable(container).into_owned(),
+            printable(interface).into_owned(),
             since.clone(),
             state,
         ]

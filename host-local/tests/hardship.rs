@@ -9,6 +9,7 @@
 
 use cni_conformance::faults::{Point, inject, points};
 use cni_conformance::{Answer, Call, bin_dir, leases, reference_dir, write_file};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -54,6 +55,13 @@ impl Bed {
 
     fn file(&self, name: &str) -> PathBuf {
         self.data.path().join("net").join(name)
+    }
+
+    /// A DEL that says to have freed everything has.
+    fn del_frees(&self, id: &str) {
+        self.run("DEL", id).ok();
+        let held = self.leases();
+        assert!(!held.values().any(|text| text.starts_with(id)), "{id} in {held:?}");
     }
 
     /// Every address that there is can be leased, and then freed.
@@ -236,6 +244,16 @@ fn an_index_in_any_state_changes_no_answer() {
                 std::os::unix::fs::symlink("/etc/passwd", bed.file(".index")).unwrap();
             }),
         ),
+        (
+            "sparse, and of all leases that there may be",
+            Box::new(|bed| {
+                let mut bytes = good(bed);
+                bytes.splice(40..48, (1u64 << 20).to_ne_bytes());
+                overwrite(bed, &bytes[..64]);
+                let file = std::fs::File::options().write(true).open(bed.file(".index")).unwrap();
+                file.set_len(64 + 48 * (1 << 20)).unwrap();
+            }),
+        ),
         ("a lease made by hand", Box::new(|bed| write_file(&bed.file("10.1.0.5"), "hand\r\neth0", 0o600))),
         ("a lease deleted by hand", Box::new(|bed| std::fs::remove_file(bed.file("10.1.0.2")).unwrap())),
     ];
@@ -269,6 +287,103 @@ fn an_index_in_any_state_changes_no_answer() {
         bed.all_usable(label, 13);
         assert!(std::fs::metadata("/etc/passwd").unwrap().len() > 100, "the link's target is untouched");
     }
+}
+
+/// What somebody may do to the folder of leases behind our back.
+#[derive(Debug, Clone)]
+enum Foreign {
+    /// `cp -a folder/. backup/`
+    BackUp,
+    /// `cp -a backup/. folder/`
+    LayOver,
+    /// `mv folder aside; cp -a backup folder`
+    Replace,
+    /// The folder's time is set to what it was at the backup, or to now.
+    Touch {
+        back: bool,
+    },
+    Delete(u8),
+    Rename(u8, u8),
+    /// Ours are called.
+    Add(u8),
+    Del(u8),
+}
+
+fn foreign() -> impl Strategy<Value = Foreign> {
+    let n = || 0..6u8;
+    prop_oneof![
+        2 => Just(Foreign::BackUp),
+        2 => Just(Foreign::LayOver),
+        1 => Just(Foreign::Replace),
+        1 => any::<bool>().prop_map(|back| Foreign::Touch { back }),
+        1 => n().prop_map(Foreign::Delete),
+        1 => (n(), n()).prop_map(|(from, to)| Foreign::Rename(from, to)),
+        6 => n().prop_map(Foreign::Add),
+        3 => n().prop_map(Foreign::Del),
+    ]
+}
+
+impl Foreign {
+    /// `elsewhere` is a folder beside, for backups.
+    fn happen(&self, bed: &Bed, elsewhere: &Path) {
+        let (backup, aside) = (&elsewhere.join("backup"), elsewhere.join("aside"));
+        let lease = |n: u8| bed.file(&format!("10.1.0.{}", n + 2));
+        let folder = bed.file("");
+        let copy = |from: &Path, to: &Path| {
+            std::fs::create_dir_all(to).unwrap();
+            let copied = Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap();
+            assert!(copied.success());
+        };
+        match self {
+            Self::BackUp => copy(&folder, backup),
+            Self::LayOver => copy(backup, &folder),
+            Self::Replace => {
+                let _ = std::fs::remove_dir_all(&aside);
+                std::fs::rename(&folder, aside).unwrap();
+                copy(backup, &folder);
+            }
+            Self::Touch { back } => {
+                let then = std::fs::metadata(backup).unwrap().modified().unwrap();
+                let time = if *back { then } else { std::time::SystemTime::now() };
+                std::fs::File::open(&folder).unwrap().set_modified(time).unwrap();
+            }
+            // What is not there can't be deleted or renamed.
+            Self::Delete(n) => drop(std::fs::remove_file(lease(*n))),
+            Self::Rename(from, to) => drop(std::fs::rename(lease(*from), lease(*to))),
+            Self::Add(n) => drop(bed.run("ADD", &format!("c{n}"))),
+            Self::Del(n) => bed.del_frees(&format!("c{n}")),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_that_others_do_to_the_folder_hides_a_lease(happens in prop::collection::vec(foreign(), 1..25)) {
+        let bed = Bed::new("10.1.0.0/29");
+        let elsewhere = tempfile::tempdir().unwrap();
+        bed.run("ADD", "c0").ok();
+        Foreign::BackUp.happen(&bed, elsewhere.path());
+        for one in &happens {
+            one.happen(&bed, elsewhere.path());
+        }
+        for n in 0..6 {
+            bed.del_frees(&format!("c{n}"));
+        }
+        prop_assert!(bed.leases().is_empty(), "{:?}", bed.leases());
+    }
+}
+
+/// The index can't see that somebody writes into a lease where it lies.
+#[test]
+fn a_lease_that_was_written_over_is_freed_by_whom_it_names() {
+    let bed = Bed::new("10.1.0.0/29");
+    bed.run("ADD", "c0").ok();
+    write_file(&bed.file("10.1.0.2"), "c9\r\neth0", 0o600);
+    bed.run("CHECK", "c9").ok();
+    bed.del_frees("c9");
+    assert!(bed.leases().is_empty());
 }
 
 #[test]

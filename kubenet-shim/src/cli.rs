@@ -3,10 +3,12 @@
 use crate::host::pod::{Pod, PodStatus};
 use crate::host::{self, NetworkPlugin, exec_mark};
 use crate::kubenet::state;
+use crate::plugin::KubenetShim;
 use crate::settings::{Options, Settings};
 use crate::{conflist, doctor, reconcile};
 use clap::{Parser, Subcommand};
-use cni_common::disk::FileLock;
+use cni_common::disk::PassingLock;
+use cni_common::plugin::about_text;
 use cni_common::spec::{Coded, ContainerId, Error, Result};
 use serde_json::Value;
 use std::io::Write;
@@ -47,6 +49,9 @@ enum Verb {
     Run,
     /// Print a ready CNI config for containerd and CRI-O
     Conflist {
+        /// Of this version of CNI: 1.1.0 lets runtimes ask whether pods can be set up [default: 1.1.0 with containerd 2, else 1.0.0]
+        #[arg(long, value_name = "VERSION")]
+        cni_version: Option<String>,
         /// As a template (`conf_template`) that containerd fills in with the node's ranges
         #[arg(long)]
         template: bool,
@@ -110,6 +115,9 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // Help is no failure.
             let code = if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            if code == ExitCode::SUCCESS {
+                cni_common::log::write(format_args!("{}", about_text(&KubenetShim)));
+            }
             let _ = error.print();
             return code;
         }
@@ -134,7 +142,13 @@ fn act(verb: &Verb, settings: Settings) -> Result<String> {
     let settings = if is_exec_plugin() { settings.with_default_plugin("kubenet") } else { settings };
     let chosen = || host::select(&settings);
     match verb {
-        Verb::Probe => Ok(probe(&settings)),
+        Verb::Probe => {
+            let text = probe(&settings);
+            chosen().map(|_| text.clone()).inspect_err(|_| {
+                // What there is to choose from is worth knowing all the same.
+                let _ = std::io::stdout().write_all(text.as_bytes());
+            })
+        }
         Verb::Init => {
             let plugin = chosen()?;
             plugin
@@ -168,13 +182,15 @@ fn act(verb: &Verb, settings: Settings) -> Result<String> {
             }
         },
         Verb::Run => reconcile::run(&settings).map(|()| String::new()),
-        Verb::Conflist { template } => conflist::text(&settings, *template),
+        Verb::Conflist { template, cni_version } => {
+            conflist::text(&settings, *template, cni_version.as_deref())
+        }
         Verb::Doctor => doctor(&settings),
     }
 }
 
 /// As kubelet had it: setup and teardown of one pod wait for each other, those of different pods do not.
-fn lock(plugin: &dyn NetworkPlugin, pod: &Pod, settings: &Settings) -> Result<Option<FileLock>> {
+fn lock(plugin: &dyn NetworkPlugin, pod: &Pod, settings: &Settings) -> Result<Option<PassingLock>> {
     // It does nothing for pods, and keeps nothing.
     if plugin.name() == host::NOOP {
         return Ok(None);

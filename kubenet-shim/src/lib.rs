@@ -10,6 +10,7 @@ pub mod conflist;
 pub mod doctor;
 pub mod host;
 pub mod kubenet;
+pub mod limits;
 pub mod plugin;
 pub mod quantity;
 pub mod reconcile;

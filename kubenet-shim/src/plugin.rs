@@ -2,9 +2,12 @@
 
 use crate::cidr;
 use crate::kubenet::{self, Hairpin, Node, pods, state};
+use crate::limits;
+use cni_common::disk::PassingLock;
 use cni_common::plugin::{Added, Plugin, Request, Target};
+use cni_common::runtime::ConfList;
 use cni_common::runtime::Endpoint;
-use cni_common::spec::{Attachment, Code, Error, IfName, Result, SpecVersion};
+use cni_common::spec::{Attachment, Code, Error, IfName, NetworkName, Result, SpecVersion, json};
 use cni_common::undo::Undo;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -23,6 +26,7 @@ impl Plugin for KubenetShim {
         // Malformed arguments are the runtime's fault, and told before any work.
         let args = request.arg_pairs()?;
         let endpoint = Endpoint { args, ..conf.endpoint(request, target) };
+        let _lock = conf.lock(target)?;
         let success = pods::set_up(&conf.node, &endpoint)?;
         let mut undo = Undo::default();
         undo.push("kubenet", move || Ok(pods::tear_down(&conf.node, &endpoint)?));
@@ -32,6 +36,14 @@ impl Plugin for KubenetShim {
     fn del(&self, request: &Request, target: &Target) -> Result<()> {
         let conf = Conf::read_for_del(request)?;
         let endpoint = conf.endpoint(request, target);
+        let _lock = match conf.lock(target) {
+            // A folder that can't be written to keeps no pod from its end.
+            Err(error) if error.code == Code::IO => {
+                cni_common::log!("kubenet: DEL without a lock: {error}");
+                None
+            }
+            lock => Some(lock?),
+        };
         pods::tear_down(&conf.node, &endpoint)
     }
 
@@ -41,6 +53,7 @@ impl Plugin for KubenetShim {
             let hint = "CHECK compares with what ADD printed; libcni keeps that in its cache";
             return Err(Error::config("Required prevResult missing").details(hint));
         }
+        let _lock = conf.lock(target)?;
         pods::check(&conf.node, &conf.endpoint(request, target))
     }
 
@@ -110,6 +123,45 @@ impl Judge {
     }
 }
 
+impl Wire {
+    /// What an entry says of its node. Where it names no folders of plugins, there are none.
+    fn node(self, network: &NetworkName, version: SpecVersion, judge: Judge) -> Result<Node> {
+        let state_dir = self.state_dir.unwrap_or_else(|| kubenet::STATE_DIR.into());
+        let told = self.pod_cidr.map(OneOrMore::text).or_else(|| ranges(&self.runtime_config));
+        let cidrs =
+            judge.of(told.map_or_else(|| state::pod_cidrs(&state_dir), |text| cidr::pod_cidrs(&text)))?;
+        let kept =
+            self.non_masquerade_cidrs.map_or_else(|| kubenet::NON_MASQUERADE.to_owned(), OneOrMore::text);
+        Ok(Node {
+            network: network.clone(),
+            version: inner_version(version),
+            bridge: self.bridge.map_or_else(kubenet::default_bridge, Ok)?,
+            mtu: Some(self.mtu).filter(|mtu| *mtu != 0),
+            hairpin: judge.of(self.hairpin_mode.map_or(Ok(Hairpin::default()), |mode| mode.parse()))?,
+            cidrs,
+            non_masquerade: judge.of(cidr::list("nonMasqueradeCIDRs", &kept))?,
+            plugin_dirs: self.plugin_dirs,
+            state_dir,
+            data_dir: self.data_dir,
+            timeout: kubenet::TIMEOUT,
+        })
+    }
+}
+
+/// The node as the first entry of ours in a list of plugins has it; `None` when the list has none.
+///
+/// # Errors
+/// Code 7 or 6 with the key that is wrong.
+pub fn node_of(list: &ConfList) -> Result<Option<Node>> {
+    let text: Value = json::parse(list.text())?;
+    // What is no list is a plugin by itself.
+    let plugins = text["plugins"].as_array().cloned().unwrap_or_else(|| vec![text.clone()]);
+    let is_ours = |plugin: &Value| ["kubenet-shim", "kubenet"].iter().any(|name| plugin["type"] == *name);
+    let Some(entry) = plugins.into_iter().find(is_ours) else { return Ok(None) };
+    let wire: Wire = json::decode(&entry)?;
+    wire.node(&list.name, list.version, Judge::Strict).map(Some)
+}
+
 impl Conf {
     fn read(request: &Request) -> Result<Self> {
         Self::from_wire(request.conf.decode()?, request, Judge::Strict)
@@ -121,27 +173,20 @@ impl Conf {
     }
 
     fn from_wire(wire: Wire, request: &Request, judge: Judge) -> Result<Self> {
-        let state_dir = wire.state_dir.unwrap_or_else(|| kubenet::STATE_DIR.into());
-        let told = wire.pod_cidr.map(OneOrMore::text).or_else(|| ranges(&wire.runtime_config));
-        let cidrs =
-            judge.of(told.map_or_else(|| state::pod_cidrs(&state_dir), |text| cidr::pod_cidrs(&text)))?;
-        let kept =
-            wire.non_masquerade_cidrs.map_or_else(|| kubenet::NON_MASQUERADE.to_owned(), OneOrMore::text);
-        let bridge = wire.bridge.map_or_else(kubenet::default_bridge, Ok)?;
-        let node = Node {
-            network: request.conf.name.clone(),
-            version: inner_version(request.conf.version),
-            bridge,
-            mtu: Some(wire.mtu).filter(|mtu| *mtu != 0),
-            hairpin: judge.of(wire.hairpin_mode.map_or(Ok(Hairpin::default()), |mode| mode.parse()))?,
-            cidrs,
-            non_masquerade: judge.of(cidr::list("nonMasqueradeCIDRs", &kept))?,
-            plugin_dirs: if wire.plugin_dirs.is_empty() { request.path.dirs() } else { wire.plugin_dirs },
-            state_dir,
-            data_dir: wire.data_dir,
-            timeout: kubenet::TIMEOUT,
-        };
-        Ok(Self { node, capabilities: wire.runtime_config })
+        let mut capabilities = wire.runtime_config.clone();
+        limits::bound_bursts(&mut capabilities);
+        let (network, version) = (&request.conf.name, request.conf.version);
+        let mut node = wire.node(network, version, judge)?;
+        if node.plugin_dirs.is_empty() {
+            node.plugin_dirs = request.path.dirs();
+        }
+        Ok(Self { node, capabilities })
+    }
+
+    /// Keeps two calls for one container apart: the one that loses must find the other's work whole.
+    fn lock(&self, target: &Target) -> Result<PassingLock> {
+        let id = &target.attachment.container_id;
+        state::lock_pod(&self.node.state_dir, id.as_str(), self.node.timeout)
     }
 
     fn endpoint(&self, request: &Request, target: &Target) -> Endpoint {

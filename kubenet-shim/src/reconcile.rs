@@ -4,6 +4,7 @@ use crate::host;
 use crate::host::let_netfilter_see_bridges;
 use crate::kubenet::{Node, pods, state};
 use crate::settings::Settings;
+use cni_common::disk;
 use cni_common::runtime::{Cache, Endpoint, Entry};
 use cni_common::spec::{Code, Coded, ContainerId, IfName, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -21,6 +22,8 @@ use std::time::Duration;
 const EVERY: Duration = Duration::from_secs(30);
 /// Where host-local keeps leases, where nobody says otherwise.
 const DATA_DIR: &str = "/var/lib/cni/networks";
+/// A container's ID and an interface's name, in bytes.
+const MOST_OF_LEASE: u64 = 1 << 10;
 
 /// Makes the node ready, and keeps it so until SIGTERM or SIGINT: looks every 30 s and at SIGHUP, and logs what it changed.
 ///
@@ -78,7 +81,7 @@ struct Watch {
 
 impl Watch {
     fn pass(&mut self, settings: &Settings) {
-        let node = match settings.node() {
+        let node = match settings.node_in_use() {
             Ok(node) => node,
             Err(error) => return cni_common::log!("the settings can't be read: {error}"),
         };
@@ -159,7 +162,7 @@ fn ownerless(node: &Node, known: &HashSet<&str>) -> Vec<(String, String)> {
         name.parse::<std::net::IpAddr>().is_ok()
     };
     let owner = |path: PathBuf| {
-        let text = std::fs::read_to_string(path).ok()?;
+        let text = disk::read_own_text(&path, MOST_OF_LEASE).ok()?;
         let mut lines = text.lines().map(str::trim);
         let id = lines.next().filter(|id| !id.is_empty() && !known.contains(id))?;
         // Before 0.8.2 host-local wrote no interface.

@@ -1,7 +1,10 @@
 //! The settings of the plugin host: kubelet's flags, and a file with the same keys for those that are not given.
 
 use crate::cidr;
-use crate::kubenet::{self, Hairpin, Node, state};
+use crate::kubenet::{self, Hairpin, Node, ranges, state};
+use crate::plugin::node_of;
+use cni_common::disk;
+use cni_common::runtime::discover;
 use cni_common::spec::{Coded, Error, IfName, NetworkName, Result, SpecVersion};
 use serde::Deserialize;
 use std::io::ErrorKind;
@@ -10,6 +13,8 @@ use std::time::Duration;
 
 /// The file, where none is named.
 pub const FILE: &str = "/etc/kubenet-shim.json";
+/// No such file is larger, in bytes.
+const MOST: u64 = 1 << 20;
 /// Where kubelet's exec plugins are, where nobody says otherwise.
 const PLUGIN_DIR: &str = "/usr/libexec/kubernetes/kubelet-plugins/net/exec/";
 /// Where CNI configs are, where nobody says otherwise.
@@ -85,7 +90,7 @@ impl Settings {
     /// Code 7 or 6, with the key that is wrong.
     pub fn read(flags: Options, file: Option<&Path>) -> Result<Self> {
         let path = file.unwrap_or(Path::new(FILE));
-        let text = match std::fs::read(path) {
+        let text = match disk::read_given(path, MOST) {
             Err(error) if error.kind() == ErrorKind::NotFound && file.is_none() => None,
             text => Some(text.io(format!("read {}", path.display()))?),
         };
@@ -211,6 +216,51 @@ impl Settings {
             data_dir: options.data_dir.clone(),
             timeout: self.timeout(),
         })
+    }
+
+    /// The node as the first network of the config folders has it, where that is ours: runtimes set pods up by that.
+    ///
+    /// # Errors
+    /// Code 7 or 6 with the key of that config that is wrong.
+    pub fn deployed(&self) -> Result<Option<(PathBuf, Node)>> {
+        let found = self.conf_dirs().iter().find_map(|dir| discover(dir, |_| Ok(())).ok());
+        let Some(found) = found else { return Ok(None) };
+        let node = node_of(&found.list).map_err(|error| error.context(found.file.display()))?;
+        Ok(node.map(|node| (found.file, node)))
+    }
+
+    /// As [`Settings::node`], for who looks after pods that runtimes set up: what no flag and no file says, the network that
+    /// runtimes use does, and its range goes before all others. Where none is told at all, it is the one that living pods have.
+    ///
+    /// # Errors
+    /// Code 7 or 6 with the key that is wrong.
+    pub fn node_in_use(&self) -> Result<Node> {
+        let mut node = self.node()?;
+        if let Some((_, deployed)) = self.deployed()? {
+            let options = &self.options;
+            node.network = deployed.network;
+            if options.bridge.is_none() {
+                node.bridge = deployed.bridge;
+            }
+            if options.non_masquerade_cidr.is_none() {
+                node.non_masquerade = deployed.non_masquerade;
+            }
+            if options.hairpin_mode.is_none() {
+                node.hairpin = deployed.hairpin;
+            }
+            if options.state_dir.is_none() {
+                node.state_dir = deployed.state_dir;
+            }
+            node.mtu = node.mtu.or(deployed.mtu);
+            node.data_dir = node.data_dir.or(deployed.data_dir);
+            if !deployed.cidrs.is_empty() {
+                node.cidrs = deployed.cidrs;
+            }
+        }
+        if node.cidrs.is_empty() {
+            node.cidrs = ranges::of_living_pods(&node).into_keys().collect();
+        }
+        Ok(node)
     }
 }
 

@@ -5,6 +5,7 @@ use cni_common::kernel::Backend;
 use cni_common::spec::conf::NetConf;
 use cni_common::spec::{Error, Result};
 use serde::Deserialize;
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -47,7 +48,7 @@ pub enum Mark {
 }
 
 /// A transport protocol with ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// TCP
     Tcp,
@@ -80,7 +81,7 @@ impl fmt::Display for Protocol {
 }
 
 /// Which of the host's addresses a port is mapped on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HostIp {
     /// All.
     Any,
@@ -115,7 +116,7 @@ impl HostIp {
 }
 
 /// A port of the host that leads to one of the container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mapping {
     /// On the host.
     pub host_port: u16,
@@ -125,6 +126,23 @@ pub struct Mapping {
     pub protocol: Protocol,
     /// Where on the host.
     pub host_ip: HostIp,
+}
+
+impl Mapping {
+    /// Whether both are of a family.
+    fn shares_family_with(&self, other: &Self) -> bool {
+        let share = |v4: bool| self.host_ip.is_in(v4) && other.host_ip.is_in(v4);
+        share(true) || share(false)
+    }
+
+    /// The same, as it is in a family: there, all of that family's addresses are all.
+    #[must_use]
+    pub fn in_family(self) -> Self {
+        match self.host_ip {
+            HostIp::One(_) => self,
+            _ => Self { host_ip: HostIp::Any, ..self },
+        }
+    }
 }
 
 impl fmt::Display for Mapping {
@@ -198,6 +216,8 @@ impl Conf {
 
 fn mappings(wires: &[MappingWire]) -> Result<Vec<Mapping>> {
     let mut mappings: Vec<Mapping> = Vec::new();
+    // Of one port and address there are three at most: of all addresses, and of those of each family.
+    let mut seen: HashMap<_, Vec<Mapping>> = HashMap::new();
     for wire in wires {
         let mapping = Mapping {
             host_port: port("host", wire.host_port)?,
@@ -205,10 +225,14 @@ fn mappings(wires: &[MappingWire]) -> Result<Vec<Mapping>> {
             protocol: protocol(&wire.protocol)?,
             host_ip: host_ip(&wire.host_ip)?,
         };
-        let key = |one: &Mapping| (one.host_port, one.protocol, one.host_ip.address());
-        match mappings.iter().find(|one| key(one) == key(&mapping) && one.host_ip == mapping.host_ip) {
-            None => mappings.push(mapping),
-            Some(twin) if *twin == mapping => {}
+        let twins = seen.entry((mapping.host_port, mapping.protocol, mapping.host_ip.address())).or_default();
+        let mut same = twins.iter().filter(|twin| twin.shares_family_with(&mapping));
+        match same.find(|twin| twin.container_port != mapping.container_port) {
+            None if twins.contains(&mapping) => {}
+            None => {
+                twins.push(mapping);
+                mappings.push(mapping);
+            }
             Some(twin) => {
                 let msg = format!("host port {mapping} is mapped twice");
                 let ports = (twin.container_port, mapping.container_port);
@@ -245,7 +269,8 @@ fn host_ip(text: &str) -> Result<HostIp> {
         Error::config(format!("hostIP {text:.80?} is no IP address"))
             .details("portMappings: leave hostIP out to map a port on all addresses")
     })?;
-    Ok(match ip {
+    // An IPv4 address may come in IPv6's spelling.
+    Ok(match ip.to_canonical() {
         IpAddr::V4(v4) if v4.is_unspecified() => HostIp::AnyV4,
         IpAddr::V6(v6) if v6.is_unspecified() => HostIp::AnyV6,
         ip => HostIp::One(ip),

@@ -8,22 +8,32 @@ use std::path::Path;
 /// Where host-local keeps its leases unless a config says otherwise.
 const LEASES: &str = "/var/lib/cni/networks";
 
-/// What shows that `holder` (a tag) is alive, whose mapping leads to `target`; `None` when nothing does. `tags` are the aliases
-/// of the host's links.
+/// What shows that `holder` (a tag) is alive, whose mapping leads to `target`, or that nothing shows that it is gone; `None` when
+/// something does. `tags` are the aliases of the host's links, and `was_marked` says that the holder's tag was one of them.
 ///
-/// Our `bridge` marks its veths, so on a network of its own the mark says all. Other plugins mark nothing: then a
-/// lease of the address has to do.
+/// Only who was marked, as our `bridge` marks its veths, and is not marked any more, is gone. Other plugins mark nothing, and
+/// keep their leases who knows where: whether theirs live nobody can tell.
 #[must_use]
-pub fn sign_of_life(holder: &str, target: Option<IpAddr>, tags: &[String]) -> Option<String> {
+pub fn sign_of_life(
+    holder: &str,
+    target: Option<IpAddr>,
+    was_marked: bool,
+    tags: &[String],
+) -> Option<String> {
     if tags.iter().any(|tag| tag == holder) {
         return Some("its host veth is there".to_owned());
     }
-    let network = network_part(holder)?;
-    if tags.iter().any(|tag| network_part(tag) == Some(network)) {
+    if was_marked {
         return None;
     }
-    let lease = Path::new(LEASES).join(network.strip_prefix("cni/")?).join(target?.to_string());
-    lease.exists().then(|| format!("its lease {} is there", lease.display()))
+    let lease = network_part(holder)
+        .and_then(|network| network.strip_prefix("cni/"))
+        .zip(target)
+        .map(|(network, target)| Path::new(LEASES).join(network).join(target.to_string()));
+    Some(match lease.filter(|lease| lease.exists()) {
+        Some(lease) => format!("its lease {} is there", lease.display()),
+        None => "nothing shows that it is gone".to_owned(),
+    })
 }
 
 /// Whether `holder` (a tag) may be another attachment of `attachment`'s container: tags too long for the kernel name none.
@@ -48,13 +58,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_on_a_veth_says_all_where_there_are_marks() {
+    fn only_who_was_marked_and_is_not_any_more_is_gone() {
         let ip = "192.0.2.77".parse().ok();
-        let tags = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let ask = |holder: &str, list: &[&str]| sign_of_life(holder, ip, &tags(list)).is_some();
-        assert!(ask("cni/net/c1/eth0", &["uplink", "cni/net/c1/eth0"]));
-        assert!(!ask("cni/net/c1/eth0", &["cni/net/c2/eth0"]));
-        assert!(!ask("cni/net/c1/eth0", &["cni/network/c1/eth0"]), "and no lease, on this machine");
+        let ask = |holder: &str, was_marked, tags: &[&str]| {
+            let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
+            sign_of_life(holder, ip, was_marked, &tags).is_some()
+        };
+        let tag = "cni/net/c1/eth0";
+        for (was_marked, tags, lives) in [
+            (true, &["uplink", tag][..], true),
+            (false, &["uplink", tag], true),
+            (true, &["cni/net/c2/eth0"], false),
+            (true, &[], false),
+            (false, &["cni/net/c2/eth0"], true),
+            (false, &[], true),
+        ] {
+            assert_eq!(ask(tag, was_marked, tags), lives, "{was_marked} {tags:?}");
+        }
         assert_eq!(network_part("cni/net/c1/eth0"), Some("cni/net"));
         assert_eq!(network_part("cni#abc#def"), Some("cni#abc"));
         for other in ["", "cni", "cni/", "cni/net", "lxd/net/c/eth0", "cni:net:x"] {

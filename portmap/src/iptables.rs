@@ -13,10 +13,10 @@
 //! is: `-A CNI-DN-OWN -m comment --comment "of eth1" -j RETURN` and, in the container's, the same with "not of eth1".
 //! What is shared stays.
 
-use crate::Work;
 use crate::condition::Condition;
 use crate::conf::{Conf, Mapping, Mark, Masquerade, Protocol};
 use crate::nftables::Mapped;
+use crate::{Guard, Work};
 use cni_common::kernel::Refusal;
 use cni_common::kernel::absent_ok;
 use cni_common::kernel::iptables::{Chain, Family, Iptables, Saved};
@@ -103,9 +103,28 @@ fn interfaces(saved: &Saved, attachment: &Attachment) -> BTreeSet<String> {
     saved.rules.iter().filter_map(name).collect()
 }
 
+fn whole_comment(attachment: &Attachment) -> String {
+    format!("dnat name: \"{}\" id: \"{}\"", attachment.network, attachment.container_id)
+}
+
+/// The rule, which does nothing, by which a chain says whose it is, where the names are too long for a comment.
+fn own_tag(attachment: &Attachment, chain: &str) -> Option<String> {
+    let is_cut = whole_comment(attachment).len() > MAX_COMMENT;
+    is_cut.then(|| format!("-A {chain} -m comment --comment \"{}\" -j RETURN", attachment.tag()))
+}
+
+/// The chain of such a rule, if its tag is the network's.
+fn tagged<'a>(rule: &'a str, network: &NetworkName) -> Option<&'a str> {
+    let words: Vec<&str> = rule.split(' ').collect();
+    let ["-A", chain, "-m", "comment", "--comment", tag, "-j", "RETURN"] = *words.as_slice() else {
+        return None;
+    };
+    (chain.starts_with("CNI-DN-") && network.owns_tag(tag.trim_matches('"'))).then_some(chain)
+}
+
 /// As the reference cuts it.
 fn comment(attachment: &Attachment) -> String {
-    let text = format!("dnat name: \"{}\" id: \"{}\"", attachment.network, attachment.container_id);
+    let text = whole_comment(attachment);
     let text = if text.len() > MAX_COMMENT { format!("{}...", &text[..MAX_COMMENT - 2]) } else { text };
     text.replace('"', "\\\"")
 }
@@ -200,6 +219,57 @@ fn removal(saved: &Saved, chain: &str) -> Vec<String> {
     lines
 }
 
+/// Where the guard is: before the kernel tracks connections, and so before anything is mapped.
+const GUARD_TABLE: &str = "raw";
+const GUARD: &str = "CNI-LOOPBACK-GUARD";
+
+/// What of the guard is missing. What comes for 127.0.0.0/8, or says to come from there, is not from outside.
+fn missing_guard(saved: &Saved) -> Vec<String> {
+    let rules = [
+        format!("-A {GUARD} -i lo -j RETURN"),
+        format!("-A {GUARD} -s 127.0.0.0/8 -j DROP"),
+        format!("-A {GUARD} -d 127.0.0.0/8 -j DROP"),
+    ];
+    let jump = format!("-A PREROUTING -j {GUARD}");
+    let mut lines = Vec::new();
+    if !saved.chains.iter().any(|chain| chain == GUARD) {
+        lines.push(format!("-N {GUARD}"));
+    }
+    // Their order counts.
+    if !rules.iter().all(|rule| saved.rules.contains(rule)) {
+        lines.push(format!("-F {GUARD}"));
+        lines.extend(rules);
+    }
+    lines.extend(Some(jump).filter(|jump| !saved.rules.contains(jump)));
+    lines
+}
+
+/// Puts up the guard of the loopback addresses, where it is not.
+///
+/// # Errors
+/// Code 5: what iptables says.
+pub fn add_guard() -> Result<()> {
+    Iptables::find(Family::V4)?.edit(GUARD_TABLE, missing_guard)
+}
+
+/// What is there of it.
+///
+/// # Errors
+/// Code 5: what iptables says.
+pub(crate) fn guard_found() -> Result<Guard> {
+    let mut found = Guard::Absent;
+    for iptables in Iptables::holding(Family::V4, GUARD_TABLE, Chain::Named(&[GUARD]))? {
+        let saved = iptables.saved(GUARD_TABLE)?;
+        if missing_guard(&saved).is_empty() {
+            return Ok(Guard::Whole);
+        }
+        if saved.chains.iter().any(|chain| chain == GUARD) {
+            found = Guard::Broken;
+        }
+    }
+    Ok(found)
+}
+
 /// Maps the ports of an attachment. `inside` tells the addresses that the container has.
 ///
 /// # Errors
@@ -240,6 +310,7 @@ pub(crate) fn add(work: &Work, inside: &dyn Fn() -> Vec<IpAddr>) -> Result<()> {
             };
             lines.push(format!("-N {chain}"));
             lines.extend(own_rules(work.conf, chain, target, mappings));
+            lines.extend(own_tag(work.attachment, chain));
             if taken.get() {
                 lines.push(note(chain, OF, work.attachment.ifname.as_str()));
             } else {
@@ -359,7 +430,9 @@ pub fn gc(network: &NetworkName, valid: &[Attachment]) -> Result<()> {
                     .filter_map(|(attachment, chains)| chains.choose(saved, attachment))
                     .collect();
                 let of_network = saved.rules.iter().filter(|rule| rule.contains(&ours));
-                let chains: BTreeSet<&str> = of_network.filter_map(|rule| rule.rsplit(' ').next()).collect();
+                let leading = of_network.filter_map(|rule| rule.rsplit(' ').next());
+                let tagged = saved.rules.iter().filter_map(|rule| tagged(rule, network));
+                let chains: BTreeSet<&str> = leading.chain(tagged).collect();
                 chains
                     .into_iter()
                     .filter(|chain| !living.contains(*chain))

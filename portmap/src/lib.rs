@@ -85,20 +85,25 @@ impl<'a> Work<'a> {
     fn new(conf: &'a Conf, attachment: &'a Attachment, prev: &Success) -> Self {
         let targets = [true, false].into_iter().filter_map(|v4| {
             let target = address(prev, &attachment.ifname, v4)?;
-            let mappings: Vec<Mapping> =
-                conf.mappings.iter().filter(|mapping| mapping.host_ip.is_in(v4)).copied().collect();
+            let of_family = conf.mappings.iter().filter(|mapping| mapping.host_ip.is_in(v4));
+            let mut seen = HashSet::new();
+            let mappings: Vec<Mapping> = of_family
+                .map(|mapping| mapping.in_family())
+                .filter(|mapping| seen.insert(*mapping))
+                .collect();
             (!mappings.is_empty()).then_some((target, mappings))
         });
         Self { conf, attachment, targets: targets.collect() }
     }
 
-    fn plans(&self) -> impl Iterator<Item = nftables::Plan<'_>> {
-        self.targets.iter().map(|(target, mappings)| nftables::Plan {
+    fn plans(&self, is_marked: bool) -> impl Iterator<Item = nftables::Plan<'_>> {
+        self.targets.iter().map(move |(target, mappings)| nftables::Plan {
             attachment: self.attachment,
             conf: self.conf,
             bit: if let Mark::Bit(bit) = self.conf.mark { bit } else { 0 },
             target: *target,
             mappings: mappings.clone(),
+            is_marked,
         })
     }
 
@@ -109,6 +114,10 @@ impl<'a> Work<'a> {
         let backend = self.conf.backend;
         let by_iptables = || {
             iptables::add(self, inside)?;
+            // The transaction by nf_tables has it in it.
+            if self.opens_loopback() {
+                guard()?;
+            }
             Ok(self.targets.iter().map(|(_, mappings)| mappings.clone()).collect())
         };
         let added = if backend == Backend::Iptables { by_iptables() } else { self.add_by_nftables(inside) };
@@ -120,15 +129,22 @@ impl<'a> Work<'a> {
         self.finish(&served)
     }
 
+    /// Whether the host's loopback addresses have to lead to the container, too.
+    fn opens_loopback(&self) -> bool {
+        let has_v4 = self.targets.iter().any(|(target, _)| target.addr().is_ipv4());
+        has_v4 && self.conf.masquerade != Masquerade::Nothing
+    }
+
     /// The mappings of each target that this attachment serves.
     fn add_by_nftables(&self, inside: &dyn Fn() -> Vec<IpAddr>) -> Result<Vec<Vec<Mapping>>> {
         let mut socket = Socket::netfilter()?;
-        self.plans().map(|plan| plan.add(&mut socket, inside)).collect::<Result<_>>().map_err(|error| {
-            match error.code {
+        self.plans(is_marked(self.attachment)?)
+            .map(|plan| plan.add(&mut socket, inside))
+            .collect::<Result<_>>()
+            .map_err(|error| match error.code {
                 Code::IO => error.context("failed to map ports"),
                 _ => error,
-            }
-        })
+            })
     }
 
     /// What is the same with either back end. `served` are the mappings of each target that are this attachment's.
@@ -147,7 +163,7 @@ impl<'a> Work<'a> {
             Err(Error::new(Code::NOT_AS_ADDED, format!("{what}: expected {expected}, found {found}")))
         };
         let by_iptables = iptables::is_there(self.attachment)?;
-        for plan in self.plans() {
+        for plan in self.plans(false) {
             let missing = if by_iptables {
                 iptables::missing(self, &plan.target, &plan.mappings)?
             } else {
@@ -160,6 +176,18 @@ impl<'a> Work<'a> {
                 && self.conf.masquerade != Masquerade::Nothing
                 && let Some(name) = link_towards(plan.target.addr())?
             {
+                match if by_iptables { guard_found()? } else { Guard::Whole } {
+                    Guard::Whole => {}
+                    // The reference's plugin puts up none, and its mappings are as it made them.
+                    Guard::Absent => cni_common::log!(
+                        "portmap: nothing keeps others from the loopback addresses of this host, which snat opens to containers \
+                         (CVE-2020-8558); the next ADD does"
+                    ),
+                    Guard::Broken => {
+                        let what = "the guard of the loopback addresses".to_owned();
+                        return differs(what, "its rules".to_owned(), "others".to_owned());
+                    }
+                }
                 let key = Key::V4(&name, "route_localnet");
                 let found = sysctl::read(&key).unwrap_or_else(|error| error.to_string());
                 if found != "1" {
@@ -179,6 +207,19 @@ fn address(prev: &Success, ifname: &IfName, v4: bool) -> Option<IpNet> {
     };
     let mut ips = prev.ips.iter().filter(|ip| ip.address.addr().is_ipv4() == v4 && is_ours(ip.interface));
     ips.next().map(|ip| ip.address)
+}
+
+/// Whether our `bridge` made the attachment, and says so by the host veth's alias.
+fn is_marked(attachment: &Attachment) -> Result<bool> {
+    let (mut socket, tag) = (Socket::route()?, attachment.tag());
+    for name in attachment.host_veths() {
+        match link::find(&mut socket, &name)? {
+            Some(link) if link.alias.as_ref() == Some(&tag) => return Ok(true),
+            Some(_) => {}
+            None => return Ok(false),
+        }
+    }
+    Ok(false)
 }
 
 /// The addresses that the container has, by which another attachment of the same container is known; none when they can't
@@ -206,21 +247,39 @@ fn delete(attachment: &Attachment) -> Result<()> {
     nft::unavailable_ok(by_nftables).map_err(Error::from).and(by_iptables)
 }
 
+/// Keeps others than the host itself from its loopback addresses, which the kernel then takes packets for from anywhere. By
+/// nf_tables, and by iptables in a kernel that has none.
+fn guard() -> Result<()> {
+    let guarded = match Socket::netfilter().and_then(|mut socket| nftables::add_guard(&mut socket)) {
+        Err(_) if nft::available().is_err() => iptables::add_guard(),
+        guarded => guarded.map_err(Error::from),
+    };
+    guarded.map_err(|error| {
+        error.context("unable to guard the loopback addresses, which snat opens to the container")
+    })
+}
+
+/// What is there of the guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    Whole,
+    Broken,
+    Absent,
+}
+
+fn guard_found() -> Result<Guard> {
+    match Socket::netfilter().and_then(|mut socket| nftables::guard_found(&mut socket)) {
+        Ok(Guard::Absent) => iptables::guard_found(),
+        Err(_) if nft::available().is_err() => iptables::guard_found(),
+        found => Ok(found?),
+    }
+}
+
 /// Lets the host reach the container from its loopback addresses, which the kernel does not route otherwise. The guard is
 /// up by now, so that nobody else gets at those.
 fn open_loopback(container: IpAddr) -> Result<()> {
     let Some(name) = link_towards(container)? else { return Ok(()) };
     let key = Key::V4(&name, "route_localnet");
-    if sysctl::read(&key).is_ok_and(|now| now == "1") {
-        return Ok(());
-    }
-    let mut socket = Socket::netfilter()?;
-    if !nftables::is_guarded(&mut socket)? {
-        nftables::add_guard(&mut socket).map_err(|refusal| {
-            Error::from(refusal)
-                .context("unable to guard the loopback addresses, which snat opens to the container")
-        })?;
-    }
     sysctl::ensure(&key, "1").io(format!("unable to enable route_localnet: write 1 to /proc/sys/{key}"))
 }
 

@@ -38,15 +38,18 @@
 
 mod succession;
 
+use crate::Guard;
 use crate::condition::Condition;
 use crate::conf::{Conf, Mapping, Masquerade};
 use crate::holder::{is_of_container, sign_of_life};
-use cni_common::kernel::Refusal;
 use cni_common::kernel::netlink::{Socket, link};
 use cni_common::kernel::nft::{
     Chain, Data, Element, End, Family, Field, Hook, Key, Match, Rule, Set, Transaction, Value, Verdict,
-    chains, delete_element, elements, find_element, has_chain, has_set, insert_element, rules,
+    chains, delete_element, elements, find_element, has_chain, has_set, insert_element, rules, uses,
+    uses_of_table,
 };
+use cni_common::kernel::{Refusal, unused_ok};
+use cni_common::spec::name::is_tag;
 use cni_common::spec::{Attachment, Error, Result};
 use ipnet::{IpNet, Ipv4Net};
 use nix::errno::Errno;
@@ -58,6 +61,8 @@ const TABLE: &str = "cni_portmap";
 const PREROUTING: Chain = Chain { table: TABLE, name: "prerouting", hook: Some(Hook::DestinationNat) };
 const OUTPUT: Chain = Chain { table: TABLE, name: "output", hook: Some(Hook::OutputNat) };
 const GUARD: Chain = Chain { table: TABLE, name: "guard", hook: Some(Hook::First) };
+/// The comment of the rules of an attachment whose tag was on a link of the host when they were made.
+const MARKED: &str = "its host veth has this tag, too";
 /// How often an ADD that met somebody else's change is tried again.
 const TRIES: u32 = 5;
 /// How many orphans GC deletes in one transaction: the kernel waits for readers of rules once in each, some 12 ms.
@@ -115,6 +120,13 @@ fn digest(attachment: &Attachment) -> String {
     attachment.digest(16)
 }
 
+/// What an attachment shares with others, and how many rules each has.
+fn shared_rules(family: Family, masquerade: Chain) -> Vec<(Chain, u32)> {
+    let mut rules = vec![(PREROUTING, 2), (OUTPUT, 2), (masquerade, 1)];
+    rules.extend((family == Family::V4).then_some((GUARD, 3)));
+    rules
+}
+
 fn masquerade_chain(bit: u32) -> String {
     format!("masquerade-{bit}")
 }
@@ -131,6 +143,8 @@ pub struct Plan<'a> {
     pub target: IpNet,
     /// The mappings that there are in this family.
     pub mappings: Vec<Mapping>,
+    /// Whether a link of the host carries the attachment's tag: then its absence will tell that the attachment is gone.
+    pub is_marked: bool,
 }
 
 impl Plan<'_> {
@@ -188,7 +202,8 @@ impl Plan<'_> {
         let rule = |matches, verdict, comment| Rule { chain, matches, verdict, comment };
         let mut rules = vec![rule(&[Match::Local(false)], Verdict::Return, tag.as_str())];
         rules.extend(marks.iter().map(|matches| rule(matches, Verdict::SetMark(1 << self.bit), "")));
-        rules.extend(maps.iter().map(|map| rule(&conditions, Verdict::Dnat(*map), "")));
+        let comment = if self.is_marked { MARKED } else { "" };
+        rules.extend(maps.iter().map(|map| rule(&conditions, Verdict::Dnat(*map), comment)));
         transaction.chain_with(family, &chain, &rules);
         let mut ahead: Vec<&Own> = Vec::new();
         for sibling in holders.siblings.values().map(|sibling| &sibling.own) {
@@ -240,10 +255,15 @@ impl Plan<'_> {
         );
     }
 
-    /// Whether all that is shared is there.
+    /// Whether all that is shared is there, and whole: somebody may have flushed it.
     fn is_set_up(&self, socket: &mut Socket) -> Result<bool, Refusal> {
         let name = masquerade_chain(self.bit);
-        has_chain(socket, self.family(), &Chain { table: TABLE, name: &name, hook: None })
+        let masquerade = Chain { table: TABLE, name: &name, hook: None };
+        let wanted = shared_rules(self.family(), masquerade);
+        let asked: Vec<_> = wanted.iter().map(|(chain, _)| (self.family(), *chain)).collect();
+        // Nothing leads to them, so they are used by their rules alone.
+        let found = uses(socket, &asked)?;
+        Ok(wanted.iter().zip(found).all(|((_, count), found)| found == Some(*count)))
     }
 
     /// Maps the ports. `inside` tells the addresses that the container has. The mappings that it serves: those that
@@ -316,10 +336,14 @@ impl Plan<'_> {
                 Some(tags) => tags,
                 none => none.insert(link_aliases()?),
             };
-            if let Some(sign) = sign_of_life(&element.tag, target, tags) {
+            let was_marked = Own::of_chain(&element.chain).map_or(Ok(false), |own| {
+                let rules = rules(socket, self.family(), &own.chain())?;
+                Ok::<_, Refusal>(rules.iter().any(|(_, comment)| comment == MARKED))
+            })?;
+            if let Some(sign) = sign_of_life(&element.tag, target, was_marked, tags) {
                 let msg = format!("host port {mapping} is in use by {}", element.tag);
                 return Err(Error::config(msg).details(format!(
-                    "{sign}; DEL that attachment, or give this container another hostPort or a hostIP"
+                    "{sign}; DEL that attachment (or GC, when it is gone), or give this container another hostPort or a hostIP"
                 )));
             }
             cni_common::log!(
@@ -353,10 +377,10 @@ impl Plan<'_> {
         let own = Own::of(&digest(self.attachment));
         let name = masquerade_chain(self.bit);
         let masquerade = Chain { table: TABLE, name: &name, hook: None };
-        let mut wanted = vec![(PREROUTING, 2), (OUTPUT, 2), (masquerade, 1)];
-        wanted.extend((family == Family::V4).then_some((GUARD, 3)));
-        let maps = usize::from(self.has(true)) + usize::from(self.has(false));
-        wanted.push((own.chain(), 1 + self.masqueraded().len() + maps));
+        let mut wanted = shared_rules(family, masquerade);
+        let maps = u32::from(self.has(true)) + u32::from(self.has(false));
+        let marks = u32::try_from(self.masqueraded().len()).unwrap_or_default();
+        wanted.push((own.chain(), 1 + marks + maps));
         let mut ahead = Vec::new();
         for (chain, count) in wanted {
             let comments = rules(socket, family, &chain)?.into_iter().map(|(_, comment)| comment);
@@ -366,7 +390,7 @@ impl Plan<'_> {
                 waiting.iter().filter_map(|comment| comment.strip_prefix(NEXT_AFTER)).map(str::to_owned),
             );
             let found = others.len();
-            if found != count {
+            if u32::try_from(found) != Ok(count) {
                 let what = format!("{count} rules in chain {TABLE} {}", chain.name);
                 return Ok(Some((what, found.to_string())));
             }
@@ -475,10 +499,14 @@ fn delete_own(socket: &mut Socket, family: Family, own: &Own) -> Result<Vec<Mapp
     }
     let mut result = Ok(());
     let (mut gone, mut next) = (Vec::new(), Vec::new());
+    let mut shared = if is_last(socket, family, own)? { shared_chains(socket, family)? } else { vec![] };
     for _ in 0..TRIES {
         let mut transaction = Transaction::default();
         gone = delete_all_of(socket, family, own, &next, &mut transaction)?;
+        delete_shared(family, &shared, &mut transaction);
         result = transaction.commit(socket);
+        // Somebody has come who uses what is shared.
+        shared.clear();
         match &result {
             // Somebody waits for its ports, or one of those who waited has gone since the look.
             Err(refusal) if matches!(refusal.errno, Errno::EBUSY | Errno::ENOENT) => {
@@ -491,7 +519,60 @@ fn delete_own(socket: &mut Socket, family: Family, own: &Own) -> Result<Vec<Mapp
             _ => break,
         }
     }
+    // Of two that went at once, each saw the other.
+    let result = result.and_then(|()| unused_ok(delete_unused(socket, family)));
     result.map(|()| gone)
+}
+
+/// Whether an attachment is the last of its family: nobody else needs what is shared.
+fn is_last(socket: &mut Socket, family: Family, own: &Own) -> Result<bool, Refusal> {
+    let few = few_chains(socket, family)?;
+    Ok(few.is_some_and(|names| !names.iter().any(|name| Own::of_chain(name).is_some() && *name != own.chain)))
+}
+
+/// The names of the table's chains; `None` when they are more than what is shared, with a masquerading chain for some bits, and what
+/// one attachment has: then there is no need to look at them.
+fn few_chains(socket: &mut Socket, family: Family) -> Result<Option<Vec<String>>, Refusal> {
+    const FEW: u32 = 16;
+    if uses_of_table(socket, family, TABLE)?.is_none_or(|count| count > FEW) {
+        return Ok(None);
+    }
+    chains(socket, family, TABLE).map(Some)
+}
+
+/// The chains that attachments share, to be deleted with the last of those; none as long as the guard among them is needed.
+fn shared_chains(socket: &mut Socket, family: Family) -> Result<Vec<String>, Refusal> {
+    if family == Family::V4 && is_loopback_open() {
+        return Ok(vec![]);
+    }
+    let mut names = chains(socket, family, TABLE)?;
+    names.retain(|name| Own::of_chain(name).is_none());
+    Ok(names)
+}
+
+/// Whether `route_localnet` is on, for any link. Where that can't be told, it may be.
+fn is_loopback_open() -> bool {
+    let Ok(links) = std::fs::read_dir("/proc/sys/net/ipv4/conf") else { return true };
+    links.flatten().any(|link| {
+        let key = link.path().join("route_localnet");
+        // A link may go meanwhile.
+        std::fs::read_to_string(key).is_ok_and(|value| value.trim() != "0")
+    })
+}
+
+/// Deletes what attachments share: these chains, the maps and the table. The kernel refuses all of it (`EBUSY`) when somebody
+/// else has a chain in the table, as everybody has who has an element in the maps.
+fn delete_shared(family: Family, names: &[String], transaction: &mut Transaction) {
+    if names.is_empty() {
+        return;
+    }
+    for name in names {
+        transaction.delete_chain(family, &Chain { table: TABLE, name, hook: None });
+    }
+    for by_address in [true, false] {
+        transaction.delete_set(family, &shared(family, by_address));
+    }
+    transaction.delete_empty_table(family, TABLE);
 }
 
 /// Everything of an attachment, to be deleted together: the kernel refuses all of it once the chain is gone. So a late DEL
@@ -542,8 +623,7 @@ pub fn gc(socket: &mut Socket, is_orphan: impl Fn(&str) -> bool) -> Result<(), R
         let mut orphans = Vec::new();
         for name in chains(socket, family, TABLE)? {
             let Some(own) = Own::of_chain(&name) else { continue };
-            let tag = rules(socket, family, &own.chain())?.into_iter().next().map(|(_, tag)| tag);
-            if tag.is_some_and(|tag| is_orphan(&tag)) {
+            if tag_of(socket, family, &own)?.is_some_and(|tag| is_orphan(&tag)) {
                 orphans.push(own);
             }
         }
@@ -555,8 +635,42 @@ pub fn gc(socket: &mut Socket, is_orphan: impl Fn(&str) -> bool) -> Result<(), R
                 }
             }
         }
+        result = result.and(unused_ok(delete_unused(socket, family)));
     }
     result
+}
+
+/// Deletes what is shared, when nobody is there to share it.
+fn delete_unused(socket: &mut Socket, family: Family) -> Result<(), Refusal> {
+    let Some(names) = few_chains(socket, family)? else { return Ok(()) };
+    if names.iter().any(|name| Own::of_chain(name).is_some()) {
+        return Ok(());
+    }
+    let mut transaction = Transaction::default();
+    match names.as_slice() {
+        // As iptables' mappings have it.
+        [only] if only == GUARD.name => {
+            if !is_loopback_open() {
+                transaction.delete_unused_table(family, &[GUARD], &[]);
+            }
+        }
+        _ => delete_shared(family, &shared_chains(socket, family)?, &mut transaction),
+    }
+    transaction.commit(socket)
+}
+
+/// Whose it is: its first rule says so, and where somebody flushed those, each of its mappings.
+fn tag_of(socket: &mut Socket, family: Family, own: &Own) -> Result<Option<String>, Refusal> {
+    let first = rules(socket, family, &own.chain())?.into_iter().next().map(|(_, tag)| tag);
+    if let Some(tag) = first.filter(|tag| is_tag(tag)) {
+        return Ok(Some(tag));
+    }
+    for by_address in [true, false] {
+        if let Some(element) = elements(socket, family, &own.map(family, by_address))?.into_iter().next() {
+            return Ok(Some(element.tag));
+        }
+    }
+    Ok(None)
 }
 
 /// All of them or none.
@@ -568,12 +682,16 @@ fn delete_together(socket: &mut Socket, family: Family, orphans: &[Own]) -> Resu
     transaction.commit(socket)
 }
 
-/// Whether `route_localnet` may be on: the guard is there.
+/// What is there of the guard, which has to be up when `route_localnet` is on.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn is_guarded(socket: &mut Socket) -> Result<bool, Refusal> {
-    Ok(!rules(socket, Family::V4, &GUARD)?.is_empty())
+pub(crate) fn guard_found(socket: &mut Socket) -> Result<Guard, Refusal> {
+    Ok(match uses(socket, &[(Family::V4, GUARD)])?.as_slice() {
+        [Some(3)] => Guard::Whole,
+        [Some(_)] => Guard::Broken,
+        _ => Guard::Absent,
+    })
 }
 
 /// Puts up the guard alone, for what iptables maps.
@@ -581,7 +699,7 @@ pub fn is_guarded(socket: &mut Socket) -> Result<bool, Refusal> {
 /// # Errors
 /// The kernel's refusal.
 pub fn add_guard(socket: &mut Socket) -> Result<(), Refusal> {
-    if is_guarded(socket)? {
+    if guard_found(socket)? == Guard::Whole {
         return Ok(());
     }
     let mut transaction = Transaction::default();

@@ -13,7 +13,7 @@ use cni_common::kernel::iptables::{Chain, Family, Iptables, Saved};
 use cni_common::spec::name::reference_digest;
 use cni_common::spec::{Attachment, NetworkName, Result};
 use ipnet::IpNet;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 const TABLE: &str = "nat";
@@ -25,22 +25,40 @@ fn chain_name(network: &NetworkName, container_id: &str) -> String {
     format!("CNI-{}", reference_digest(&[network.as_str(), container_id], 24))
 }
 
-/// The end of the two names' alphabet is `_ . -`, so nothing has to be escaped.
+/// The two names' alphabet ends with `_ . -`, so nothing in them has to be escaped.
+fn whole_comment(attachment: &Attachment) -> String {
+    format!("name: \\\"{}\\\" id: \\\"{}\\\"", attachment.network, attachment.container_id)
+}
+
 fn comment(attachment: &Attachment) -> String {
-    let mut text = format!("name: \\\"{}\\\" id: \\\"{}\\\"", attachment.network, attachment.container_id);
+    let mut text = whole_comment(attachment);
     text.truncate(MAX_COMMENT);
+    // One that was cut between the two would escape what ends the comment.
+    if text.ends_with('\\') {
+        text.pop();
+    }
     text
 }
 
-/// The rules for one of the container's addresses, in the form that iptables-save prints.
-fn wanted(attachment: &Attachment, net: &IpNet) -> [String; 3] {
+/// Whether the names do not fit whole.
+fn is_cut(attachment: &Attachment) -> bool {
+    whole_comment(attachment).len() > MAX_COMMENT
+}
+
+/// The rules for one of the container's addresses, in the form that iptables-save prints. Where the names are too long for a
+/// comment, a last one, which does nothing, says whose the chain is.
+fn wanted(attachment: &Attachment, net: &IpNet) -> Vec<String> {
     let chain = chain_name(&attachment.network, attachment.container_id.as_str());
-    let comment = format!("-m comment --comment \"{}\"", comment(attachment));
-    [
+    let text = comment(attachment);
+    let comment = format!("-m comment --comment \"{text}\"");
+    let mut rules = vec![
         format!("-A {chain} -d {} {comment} -j ACCEPT", net.trunc()),
         format!("-A {chain} ! -d {} {comment} -j MASQUERADE", multicast(net.addr())),
-        format!("-A POSTROUTING -s {} {comment} -j {chain}", IpNet::from(net.addr())),
-    ]
+    ];
+    let tag = attachment.tag();
+    rules.extend(is_cut(attachment).then(|| format!("-A {chain} -m comment --comment \"{tag}\" -j RETURN")));
+    rules.push(format!("-A POSTROUTING -s {} {comment} -j {chain}", IpNet::from(net.addr())));
+    rules
 }
 
 fn by_family(nets: &[IpNet]) -> impl Iterator<Item = (Family, Vec<&IpNet>)> {
@@ -133,13 +151,23 @@ pub fn missing(attachment: &Attachment, net: &IpNet) -> Result<Option<String>> {
     Ok(lacks.map(|rule| format!("no rule {rule}")))
 }
 
-/// The container that made a chain of ours, if it is of `network`: it stands in the comments, and the chain's name
-/// proves it.
-fn owner<'a>(rule: &'a str, network: &NetworkName) -> Option<(String, &'a str)> {
-    let prefix = format!("name: \\\"{network}\\\" id: \\\"");
-    let id = rule.split(prefix.as_str()).nth(1)?.split("\\\"").next()?;
-    let chain = chain_name(network, id);
-    (leads_to(rule, &chain) || leads_from(rule, &chain)).then_some((chain, id))
+/// The chain that a rule is in or leads to, if it is of one of `network`'s containers: the names stand in the comments, and
+/// the chain's name proves them, where they fit there whole.
+fn owned<'a>(rule: &'a str, network: &NetworkName) -> Option<&'a str> {
+    let words: Vec<&str> = rule.split(' ').collect();
+    let (["-A", "POSTROUTING", .., "-j", chain] | ["-A", chain, ..]) = *words.as_slice() else { return None };
+    // portmap's have other names, and comments that are much like ours.
+    if !chain.strip_prefix("CNI-").is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        return None;
+    }
+    if let ["-A", _, "-m", "comment", "--comment", tag, "-j", "RETURN"] = words.as_slice() {
+        return network.owns_tag(tag.trim_matches('"')).then_some(chain);
+    }
+    let prefix = format!("--comment \"name: \\\"{network}\\\" id: \\\"");
+    let rest = rule.split_once(prefix.as_str())?.1;
+    // Else the comment was cut within the container's ID.
+    let Some((id, _)) = rest.split_once("\\\"") else { return Some(chain) };
+    (chain == chain_name(network, id)).then_some(chain)
 }
 
 /// Ends the masquerading of all of this network's containers but those in `valid`.
@@ -147,12 +175,13 @@ fn owner<'a>(rule: &'a str, network: &NetworkName) -> Option<(String, &'a str)> 
 /// # Errors
 /// Code 5: what iptables says.
 pub fn gc(network: &NetworkName, valid: &BTreeSet<&str>) -> Result<()> {
+    let valid: BTreeSet<String> = valid.iter().map(|id| chain_name(network, id)).collect();
     for family in Family::BOTH {
         for iptables in Iptables::holding(family, TABLE, Chain::Prefix("CNI-"))? {
             iptables.edit(TABLE, |Saved { rules, .. }| {
-                let owners = rules.iter().filter_map(|rule| owner(rule, network));
-                let orphans: BTreeMap<String, &str> = owners.filter(|(_, id)| !valid.contains(id)).collect();
-                orphans.keys().flat_map(|chain| removal(rules, chain, |_| false)).collect()
+                let owned = rules.iter().filter_map(|rule| owned(rule, network));
+                let orphans: BTreeSet<&str> = owned.filter(|chain| !valid.contains(*chain)).collect();
+                orphans.iter().flat_map(|chain| removal(rules, chain, |_| false)).collect()
             })?;
         }
     }
@@ -185,14 +214,36 @@ mod tests {
         );
         let network = NetworkName::try_from("refnet").unwrap();
         for rule in &rules {
-            assert_eq!(owner(rule, &network).unwrap().1, "c1");
+            assert_eq!(owned(rule, &network), Some("CNI-2f9aafb03deb38160e230c91"));
         }
-        assert_eq!(owner(&rules[0], &"refne".try_into().unwrap()), None);
+        assert_eq!(owned(&rules[0], &"refne".try_into().unwrap()), None);
+        let forged = rules[0].replace("c1", "c2");
+        assert_eq!(owned(&forged, &network), None, "the chain's name is another container's");
+    }
+
+    #[test]
+    fn a_chain_is_its_networks_however_long_the_names_are() {
+        for (network, id) in [(200, 64), (245, 3), (246, 3), (247, 9), (255, 255), (255, 1)] {
+            let network = NetworkName::try_from("n".repeat(network)).unwrap();
+            let other =
+                NetworkName::try_from(format!("{}x", "n".repeat(network.as_str().len() - 1))).unwrap();
+            let id = cni_common::spec::ContainerId::try_from("c".repeat(id)).unwrap();
+            let attachment = Attachment { network: network.clone(), container_id: id, ..attachment() };
+            let rules = wanted(&attachment, &"10.201.0.6/24".parse().unwrap());
+            let chain = chain_name(&network, attachment.container_id.as_str());
+            assert!(rules.iter().any(|rule| owned(rule, &network) == Some(&chain)), "{rules:#?}");
+            assert!(rules.iter().all(|rule| owned(rule, &other).is_none()), "{rules:#?}");
+            let of_portmap = format!(
+                "-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment \"dnat {} -j CNI-DN-c049",
+                whole_comment(&attachment)
+            );
+            assert_eq!(owned(&of_portmap, &network), None);
+        }
     }
 
     #[test]
     fn a_shared_chain_stays_until_its_last_address_goes() {
-        let mut rules = wanted(&attachment(), &"10.201.0.6/24".parse().unwrap()).to_vec();
+        let mut rules = wanted(&attachment(), &"10.201.0.6/24".parse().unwrap());
         rules.push(rules[2].replace("10.201.0.6", "10.201.0.7"));
         let chain = "CNI-2f9aafb03deb38160e230c91";
         let lines = removal(&rules, chain, |ip| ip.to_string() == "10.201.0.7");

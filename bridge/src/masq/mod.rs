@@ -24,15 +24,16 @@ fn multicast(family_of: IpAddr) -> IpNet {
 ///
 /// # Errors
 /// Code 5: what the kernel or iptables say.
-pub fn add(backend: Backend, attachment: &Attachment, nets: Vec<IpNet>, undo: &mut Undo) -> Result<()> {
+pub fn add(backend: Backend, attachment: &Attachment, nets: &[IpNet], undo: &mut Undo) -> Result<()> {
     let by_nftables = match backend {
         Backend::Iptables => None,
-        _ => Some(nftables::add(attachment, &nets)),
+        _ => Some(nftables::add(attachment, nets)),
     };
     let owner = attachment.clone();
     match by_nftables {
-        Some(Ok(made)) => {
-            undo.push("masquerading", move || Ok(nftables::undo(&owner, &nets, made)?));
+        Some(Ok(())) => {
+            let known: Vec<IpAddr> = nets.iter().map(IpNet::addr).collect();
+            undo.push("masquerading", move || Ok(nftables::delete(&owner, &known)?));
         }
         // Only after it failed: on most machines the question would be in vain.
         Some(Err(refusal)) if backend == Backend::Nftables || nft::available().is_ok() => {
@@ -42,7 +43,7 @@ pub fn add(backend: Backend, attachment: &Attachment, nets: Vec<IpNet>, undo: &m
             // Before it is done: one family's rules may be there when the other's fail.
             let mine: Vec<IpAddr> = nets.iter().map(IpNet::addr).collect();
             undo.push("masquerading", move || Ok(iptables::delete(&owner, |ip| !mine.contains(ip))?));
-            iptables::add(attachment, &nets).map_err(|error| match without {
+            iptables::add(attachment, nets).map_err(|error| match without {
                 Some(Err(refusal)) => {
                     let nft = Error::from(refusal).cause();
                     error.context(format!("failed to set up ipMasq, by nf_tables ({nft}) and by iptables"))

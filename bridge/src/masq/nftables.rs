@@ -8,7 +8,10 @@
 //!     chain postrouting {                      # nat hook, priority srcnat
 //!         ip saddr vmap @sources
 //!     }
-//!     chain net-HASH(network)-HASH(subnet) {
+//!     chain net-HASH(network)-HASH(subnet) {   # where elements lead
+//!         goto out-…
+//!     }
+//!     chain out-HASH(network)-HASH(subnet) {
 //!         ip daddr SUBNET return
 //!         ip daddr 224.0.0.0/4 return
 //!         masquerade
@@ -16,19 +19,23 @@
 //! }
 //! ```
 //!
-//! ADD inserts elements, DEL deletes those that carry its tag. What else is there is made when it is missing, in one
-//! transaction, and stays.
+//! ADD inserts elements, and makes what else is missing, in one transaction; DEL deletes those that carry its tag, and what
+//! nobody uses any more. The kernel counts how often a chain is used, by its rules and by what leads there, and tells that
+//! quickly. So the rules of a subnet stand apart from the chain to which the elements lead: then the one count says
+//! whether all rules are there, and the other whether an element is.
 
 use cni_common::kernel::netlink::Socket;
 use cni_common::kernel::nft::{
     Chain, Data, Element, End, Family, Field, Hook, Key, Match, Rule, Set, Transaction, Value, Verdict,
-    chains, delete_chain, delete_element, delete_unused_table, elements, find_element, insert_element,
+    chains, delete_chain, delete_element, delete_unused_table, elements, find_element, insert_element, uses,
+    uses_of_table,
 };
 use cni_common::kernel::{Refusal, absent_ok, unused_ok};
 use cni_common::spec::name::digest;
 use cni_common::spec::{Attachment, NetworkName};
 use ipnet::IpNet;
 use nix::errno::Errno;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 const TABLE: &str = "cni_masquerade";
@@ -45,36 +52,57 @@ const fn sources(family: Family) -> Set<'static> {
 /// How often an insertion that met somebody else's change is tried again.
 const TRIES: u32 = 5;
 
-fn chain_prefix(network: &NetworkName) -> String {
-    format!("net-{}-", digest(&[network.as_str()], 16))
+/// The chains for the packets of a network's subnet.
+struct Subnet {
+    /// Where elements lead.
+    net: String,
+    /// What is done there.
+    out: String,
 }
 
-/// The name of the chain for the packets of `net`'s subnet.
-fn chain_name(network: &NetworkName, net: &IpNet) -> String {
-    format!("{}{}", chain_prefix(network), digest(&[&net.trunc().to_string()], 16))
+impl Subnet {
+    /// How often `net` is used by its rules.
+    const NET_RULES: u32 = 1;
+    /// How often `out` is used: by its rules and by the rule that leads there.
+    const OUT_USES: u32 = 4;
+
+    fn of(network: &NetworkName, net: &IpNet) -> Self {
+        Self::of_net(format!("net-{}-{}", network_part(network), digest(&[&net.trunc().to_string()], 16)))
+    }
+
+    /// Of the chain with that name.
+    fn of_net(net: String) -> Self {
+        Self { out: format!("out-{}", net.strip_prefix("net-").unwrap_or(&net)), net }
+    }
 }
 
-fn subnet_chain(name: &str) -> Chain<'_> {
+fn network_part(network: &NetworkName) -> String {
+    digest(&[network.as_str()], 16)
+}
+
+fn chain(name: &str) -> Chain<'_> {
     Chain { table: TABLE, name, hook: None }
 }
 
 /// Masquerades what the container sends out of the subnets of its addresses `nets`.
 ///
-/// True when the table, or chains for the network, had to be made for it.
-///
 /// # Errors
 /// The kernel's refusal; then nothing was changed.
-pub fn add(attachment: &Attachment, nets: &[IpNet]) -> Result<bool, Refusal> {
-    let mut made = false;
+pub fn add(attachment: &Attachment, nets: &[IpNet]) -> Result<(), Refusal> {
     let mut socket = Socket::netfilter()?;
-    // On all but the first ADD of a network, one message an address is all there is to send.
-    let mut result = insertion(attachment, nets).commit(&mut socket);
+    let mut transaction = Transaction::default();
+    // Somebody may have flushed what is shared.
+    if lacks(&mut socket, &attachment.network, nets)?.is_some() {
+        set_up(&mut transaction, &attachment.network, nets);
+    }
+    insert(&mut transaction, attachment, nets);
+    let mut result = transaction.commit(&mut socket);
     for _ in 0..TRIES {
         let mut transaction = Transaction::default();
         match &result {
+            // The last attachment's DEL, or a GC, has come between.
             Err(refusal) if refusal.errno == Errno::ENOENT => {
                 set_up(&mut transaction, &attachment.network, nets);
-                made = true;
             }
             Err(refusal) if refusal.errno == Errno::EEXIST => {
                 take_over(&mut socket, &mut transaction, attachment, nets)?;
@@ -86,27 +114,35 @@ pub fn add(attachment: &Attachment, nets: &[IpNet]) -> Result<bool, Refusal> {
         insert(&mut transaction, attachment, nets);
         result = transaction.commit(&mut socket);
     }
-    result.map(|()| made)
+    result
 }
 
-fn insertion(attachment: &Attachment, nets: &[IpNet]) -> Transaction {
-    let mut transaction = Transaction::default();
-    insert(&mut transaction, attachment, nets);
-    transaction
+/// What of the shared chains is not there whole, as expected and found.
+fn lacks(
+    socket: &mut Socket,
+    network: &NetworkName,
+    nets: &[IpNet],
+) -> Result<Option<(String, String)>, Refusal> {
+    let subnets: Vec<_> = nets.iter().map(|net| (Family::of(net.addr()), Subnet::of(network, net))).collect();
+    let families = Family::IP.into_iter().filter(|family| subnets.iter().any(|(of, _)| of == family));
+    let mut wanted: Vec<_> = families.map(|family| (family, POSTROUTING, 1)).collect();
+    wanted.extend(subnets.iter().map(|(family, subnet)| (*family, chain(&subnet.out), Subnet::OUT_USES)));
+    let asked: Vec<_> = wanted.iter().map(|(family, chain, _)| (*family, *chain)).collect();
+    let found = uses(socket, &asked)?;
+    let differs = wanted.iter().zip(found).find(|((_, _, count), found)| *found != Some(*count));
+    Ok(differs.map(|((_, chain, _), found)| {
+        let found = found.map_or("no such chain".to_owned(), |_| "others".to_owned());
+        (format!("all rules of chain {TABLE} {}", chain.name), found)
+    }))
 }
 
 fn insert(transaction: &mut Transaction, attachment: &Attachment, nets: &[IpNet]) {
     let tag = attachment.tag();
     for net in nets {
-        let name = chain_name(&attachment.network, net);
+        let subnet = Subnet::of(&attachment.network, net);
         let (family, key) = (Family::of(net.addr()), Key::from(net.addr()));
-        insert_element(
-            transaction,
-            family,
-            &sources(family),
-            (&key, Value::Goto(&subnet_chain(&name))),
-            &tag,
-        );
+        let value = Value::Goto(&chain(&subnet.net));
+        insert_element(transaction, family, &sources(family), (&key, value), &tag);
     }
 }
 
@@ -127,17 +163,19 @@ fn set_up(transaction: &mut Transaction, network: &NetworkName, nets: &[IpNet]) 
         };
         transaction.chain_with(family, &POSTROUTING, &[look_up]);
         for net in of_family {
-            let name = chain_name(network, net);
-            let chain = subnet_chain(&name);
+            let subnet = Subnet::of(network, net);
+            let (net_chain, out) = (chain(&subnet.net), chain(&subnet.out));
             let comment = format!("network {network}, subnet {}", net.trunc());
             let (inside, multicast) = ([Match::To(net.trunc())], [Match::To(super::multicast(net.addr()))]);
-            let rule = |matches, verdict, comment| Rule { chain, matches, verdict, comment };
+            let rule = |chain, matches, verdict, comment| Rule { chain, matches, verdict, comment };
             let rules = [
-                rule(&inside, Verdict::Return, comment.as_str()),
-                rule(&multicast, Verdict::Return, ""),
-                rule(&[], Verdict::Masquerade, ""),
+                rule(out, &inside, Verdict::Return, comment.as_str()),
+                rule(out, &multicast, Verdict::Return, ""),
+                rule(out, &[], Verdict::Masquerade, ""),
             ];
-            transaction.chain_with(family, &chain, &rules);
+            transaction.chain_with(family, &out, &rules);
+            let lead = rule(net_chain, &[], Verdict::Goto(out), comment.as_str());
+            transaction.chain_with(family, &net_chain, &[lead]);
         }
     }
 }
@@ -209,31 +247,92 @@ fn list(socket: &mut Socket) -> Result<Vec<Source>, Refusal> {
     Ok(found)
 }
 
+/// Deletes elements, and with them the chains and the table that nobody uses without them.
 fn delete_all(socket: &mut Socket, gone: &[Source]) -> Result<(), Refusal> {
     let mut result = Ok(());
-    for element in gone {
+    for family in Family::IP {
+        let gone: Vec<_> = gone.iter().filter(|element| Family::of(element.address) == family).collect();
+        if gone.is_empty() {
+            continue;
+        }
+        let mut leading: BTreeMap<&str, u32> = BTreeMap::new();
+        for element in &gone {
+            *leading.entry(&element.chain).or_default() += 1;
+        }
         let mut transaction = Transaction::default();
-        remove(&mut transaction, element.address);
-        result = result.and(absent_ok(transaction.commit(socket)));
+        for element in &gone {
+            remove(&mut transaction, element.address);
+        }
+        let unused = delete_unused(socket, family, &leading, &mut transaction)?;
+        if transaction.commit(socket).is_err() {
+            // Somebody came between: to use a chain that nobody did, or to delete an element. What can go goes.
+            for element in gone {
+                let mut transaction = Transaction::default();
+                remove(&mut transaction, element.address);
+                result = result.and(absent_ok(transaction.commit(socket)));
+            }
+        } else if unused == leading.len() {
+            continue;
+        }
+        // Of two that went at once, each saw the other's elements.
+        for count in leading.values_mut() {
+            *count = 0;
+        }
+        let mut transaction = Transaction::default();
+        delete_unused(socket, family, &leading, &mut transaction)?;
+        result = result.and(unused_ok(transaction.commit(socket)));
     }
     result
 }
 
-/// What there is instead of the element that [`add`] made for an address; `None` when that is there.
+/// Adds to `transaction` those chains that nobody uses but for so many elements, with their rules, and the table when nothing else
+/// is in it; how many of the chains. The kernel refuses all of it (`EBUSY`) when somebody uses one by then.
+fn delete_unused(
+    socket: &mut Socket,
+    family: Family,
+    leading: &BTreeMap<&str, u32>,
+    transaction: &mut Transaction,
+) -> Result<usize, Refusal> {
+    let asked: Vec<_> = leading.keys().map(|name| (family, chain(name))).collect();
+    let used = uses(socket, &asked)?;
+    let unused: Vec<Subnet> = leading
+        .iter()
+        .zip(&used)
+        .filter(|((_, leading), used)| used.is_some_and(|used| used <= **leading + Subnet::NET_RULES))
+        .map(|((name, _), _)| Subnet::of_net((*name).to_owned()))
+        .collect();
+    if unused.is_empty() {
+        return Ok(0);
+    }
+    for subnet in &unused {
+        transaction.delete_chain(family, &chain(&subnet.net));
+        transaction.delete_chain(family, &chain(&subnet.out));
+    }
+    // Beside the base chain and the map.
+    let ours = 2 + 2 * u32::try_from(unused.len()).unwrap_or_default();
+    if uses_of_table(socket, family, TABLE)? == Some(ours) {
+        // Elements that are deleted here are still in the map. Any other would lead to a chain, which keeps the table.
+        transaction.delete_chain(family, &POSTROUTING);
+        transaction.delete_set(family, &sources(family));
+        transaction.delete_empty_table(family, TABLE);
+    }
+    Ok(unused.len())
+}
+
+/// What there is instead of what [`add`] made for an address; `None` when that is there.
 ///
 /// # Errors
 /// The kernel's refusal.
 pub fn missing(attachment: &Attachment, net: &IpNet) -> Result<Option<String>, Refusal> {
-    let found = find(&mut Socket::netfilter()?, net.addr())?;
-    let right = |element: &Source| {
-        element.tag == attachment.tag() && element.chain == chain_name(&attachment.network, net)
-    };
-    if found.as_ref().is_some_and(right) {
-        return Ok(None);
+    let mut socket = Socket::netfilter()?;
+    let found = find(&mut socket, net.addr())?;
+    let Some(element) = found else { return Ok(Some("nothing".to_owned())) };
+    let subnet = Subnet::of(&attachment.network, net);
+    if element.tag != attachment.tag() || element.chain != subnet.net {
+        return Ok(Some(format!("an element of {:?} leading to chain {}", element.tag, element.chain)));
     }
-    Ok(Some(found.map_or("nothing".to_owned(), |element| {
-        format!("an element of {:?} leading to chain {}", element.tag, element.chain)
-    })))
+    let lacks = lacks(&mut socket, &attachment.network, &[*net])?;
+    Ok(lacks.map(|(wanted, found)| format!("an element, but not {wanted}: {found}")))
 }
 
 /// Ends the masquerading of whatever carries an orphan's tag, and deletes the chains of `network` that nothing leads to
@@ -252,10 +351,13 @@ pub fn gc(network: &NetworkName, is_orphan: impl Fn(&str) -> bool) -> Result<(),
         );
     }
     let mut result = delete_all(&mut socket, &gone);
-    let prefix = chain_prefix(network);
     for family in Family::IP {
-        for name in chains(&mut socket, family, TABLE)?.iter().filter(|name| name.starts_with(&prefix)) {
-            result = result.and(unused_ok(delete_chain(&mut socket, family, &subnet_chain(name))));
+        let names = chains(&mut socket, family, TABLE)?;
+        // Only once nothing leads from the one to the other.
+        for prefix in ["net-", "out-"].map(|kind| format!("{kind}{}-", network_part(network))) {
+            for name in names.iter().filter(|name| name.starts_with(&prefix)) {
+                result = result.and(unused_ok(delete_chain(&mut socket, family, &chain(name))));
+            }
         }
         result = result.and(delete_table(&mut socket, family));
     }
@@ -265,20 +367,4 @@ pub fn gc(network: &NetworkName, is_orphan: impl Fn(&str) -> bool) -> Result<(),
 /// Deletes the table when there is nothing in it but what it began with.
 fn delete_table(socket: &mut Socket, family: Family) -> Result<(), Refusal> {
     unused_ok(delete_unused_table(socket, family, &[POSTROUTING], &[sources(family)]))
-}
-
-/// Takes back what [`add`] did; where it `made` chains and tables, those too, unless somebody uses them by now.
-///
-/// # Errors
-/// Any refusal but that something is gone or in use.
-pub fn undo(attachment: &Attachment, nets: &[IpNet], made: bool) -> Result<(), Refusal> {
-    let known: Vec<IpAddr> = nets.iter().map(IpNet::addr).collect();
-    let mut result = delete(attachment, &known);
-    let mut socket = Socket::netfilter()?;
-    for net in nets.iter().filter(|_| made) {
-        let (family, name) = (Family::of(net.addr()), chain_name(&attachment.network, net));
-        result = result.and(unused_ok(delete_chain(&mut socket, family, &subnet_chain(&name))));
-        result = result.and(delete_table(&mut socket, family));
-    }
-    result
 }

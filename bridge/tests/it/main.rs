@@ -17,6 +17,7 @@ mod iptables;
 mod masquerade;
 mod networks;
 mod options;
+mod others;
 mod spoof;
 
 /// The networks that are cleaned up after in each way.

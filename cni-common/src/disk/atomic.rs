@@ -1,11 +1,11 @@
 //! Files that are replaced whole, by several processes, any of which may be killed: what is not in its place yet is aside, as
 //! `.NAME.new`, and locked as long as its writer lives.
 
-use super::{FileLock, Patience, create_new};
+use super::{FileLock, Kind, Patience, create_new};
 use fs2::FileExt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// The end of the name of a file that is not in its place yet.
@@ -63,7 +63,7 @@ fn create_aside(aside: &Path) -> io::Result<FileLock> {
                 }
             }
             file => {
-                let lock = FileLock::of(file?, Patience::default(), |_| {});
+                let lock = FileLock::of(file?, Kind::Exclusive, Patience::default(), |_| {});
                 // Somebody may have taken it for a dead writer's before it was locked.
                 let ours = lock.and_then(|lock| Ok(is_at(&lock.0, aside)?.then_some(lock)));
                 if let Some(lock) = ours.inspect_err(|_| drop(sweep_one(aside)))? {
@@ -71,6 +71,36 @@ fn create_aside(aside: &Path) -> io::Result<FileLock> {
                 }
             }
         }
+    }
+}
+
+/// A lock whose file is there only as long as somebody has it, or waits for it.
+#[derive(Debug)]
+pub struct PassingLock {
+    path: PathBuf,
+    _lock: FileLock,
+}
+
+impl PassingLock {
+    /// Waits until nobody else has the lock of that name, as [`FileLock::exclusive`] does.
+    ///
+    /// # Errors
+    /// As [`FileLock::exclusive`].
+    pub fn take(path: &Path, patience: Patience, say: impl Fn(&str)) -> io::Result<Self> {
+        loop {
+            let lock = FileLock::exclusive(path, 0o600, patience, &say)?;
+            // Else who had it has removed the file that we waited for.
+            if is_at(&lock.0, path)? {
+                return Ok(Self { path: path.to_owned(), _lock: lock });
+            }
+        }
+    }
+}
+
+impl Drop for PassingLock {
+    fn drop(&mut self) {
+        // While it is held: whoever gets it after us sees that it is gone. One that stays harms nobody.
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -102,8 +132,7 @@ pub fn sweep(folder: &Path) -> io::Result<()> {
 }
 
 fn sweep_one(path: &Path) -> io::Result<()> {
-    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let (file, _) = super::open(path, OpenOptions::new().read(true))?;
     file.try_lock_exclusive()?;
     if is_at(&file, path)? { std::fs::remove_file(path) } else { Ok(()) }
 }
@@ -135,6 +164,28 @@ mod tests {
         });
         let left: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().flatten().collect();
         assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[test]
+    fn one_at_a_time_has_a_passing_lock_and_no_file_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let inside = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let (path, inside) = (&path, &inside);
+                scope.spawn(move || {
+                    for _ in 0..300 {
+                        let lock = PassingLock::take(path, Patience::default(), |_| {}).unwrap();
+                        assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        std::thread::yield_now();
+                        inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                        drop(lock);
+                    }
+                });
+            }
+        });
+        assert!(!path.exists());
     }
 
     #[test]

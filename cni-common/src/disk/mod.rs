@@ -1,16 +1,19 @@
-//! Files that other processes share: the lock that they wait on, and how a file appears whole or not at all.
+//! Files that other processes share: the lock that they wait on, how a file appears whole or not at all, and what is looked at
+//! before one is read that others may have made.
 
 #[cfg(feature = "runtime")]
 mod atomic;
+mod door;
 
 #[cfg(feature = "runtime")]
-pub use atomic::{remove, sweep, write_atomic};
+pub use atomic::{PassingLock, remove, sweep, write_atomic};
+pub use door::{open, open_own, overwrite, read_given, read_own, read_own_text};
 
-use crate::stop;
+use crate::stop::Wait;
 use fs2::FileExt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -31,73 +34,125 @@ impl Default for Patience {
     }
 }
 
-/// An exclusive flock(2), held until it is dropped.
+/// A flock(2), held until it is dropped.
 #[derive(Debug)]
-pub struct FileLock(File);
+pub struct FileLock(#[allow(dead_code, reason = "held for its lock")] File);
 
-impl FileLock {
-    /// Waits for the lock on the file at `path`, which is made with `mode` if it is not there. After a while `say` is told
-    /// who holds it.
-    ///
-    /// # Errors
-    /// What open(2) or flock(2) say; `TimedOut`, naming the holder, when patience is at its end.
-    pub fn exclusive(path: &Path, mode: u32, patience: Patience, say: impl FnOnce(&str)) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(mode)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(path)?;
-        Self::of(file, patience, say)
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Exclusive,
+    Shared,
+}
+
+impl Kind {
+    fn take(self, file: &File) -> io::Result<()> {
+        match self {
+            Self::Exclusive => FileExt::lock_exclusive(file),
+            Self::Shared => FileExt::lock_shared(file),
+        }
     }
 
-    fn of(file: File, patience: Patience, say: impl FnOnce(&str)) -> io::Result<Self> {
-        match file.try_lock_exclusive() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait(file, patience, say).map(Self),
+    fn try_take(self, file: &File) -> io::Result<()> {
+        match self {
+            Self::Exclusive => FileExt::try_lock_exclusive(file),
+            Self::Shared => FileExt::try_lock_shared(file),
+        }
+    }
+}
+
+impl FileLock {
+    /// Waits until nobody else has the lock on the file at `path`, which is made with `mode` if it is not there. After a while
+    /// `say` is told who holds it.
+    ///
+    /// # Errors
+    /// What open(2) or flock(2) say; `TimedOut`, naming the holder, when patience is at its end; `Interrupted` at a signal.
+    pub fn exclusive(path: &Path, mode: u32, patience: Patience, say: impl FnOnce(&str)) -> io::Result<Self> {
+        Self::of(lock_file(path, mode)?, Kind::Exclusive, patience, say)
+    }
+
+    /// As [`FileLock::exclusive`], but others may have it at once in this way.
+    ///
+    /// # Errors
+    /// As [`FileLock::exclusive`].
+    pub fn shared(path: &Path, mode: u32, patience: Patience, say: impl FnOnce(&str)) -> io::Result<Self> {
+        Self::of(lock_file(path, mode)?, Kind::Shared, patience, say)
+    }
+
+    /// As [`FileLock::exclusive`], but only if nobody has it; else `None`.
+    ///
+    /// # Errors
+    /// What open(2) or flock(2) say.
+    pub fn try_exclusive(path: &Path, mode: u32) -> io::Result<Option<Self>> {
+        let file = lock_file(path, mode)?;
+        match Kind::Exclusive.try_take(&file) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            other => other.map(|()| Some(Self(file))),
+        }
+    }
+
+    fn of(file: File, kind: Kind, patience: Patience, say: impl FnOnce(&str)) -> io::Result<Self> {
+        match kind.try_take(&file) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                wait(file, kind, patience, say).map(Self)
+            }
             other => other.map(|()| Self(file)),
         }
     }
 }
 
+/// Who can open the file can take its lock, and keep everybody waiting: so nobody but root, or whoever we are.
+fn lock_file(path: &Path, mode: u32) -> io::Result<File> {
+    const OTHERS: u32 = 0o077;
+    let mut options = OpenOptions::new();
+    let (file, meta) = open(path, options.read(true).write(true).create(true).truncate(false).mode(mode))?;
+    // Nothing is read, so it may be of any kind.
+    door::own(path, &meta)?;
+    if meta.mode() & OTHERS != 0 {
+        file.set_permissions(Permissions::from_mode(meta.mode() & 0o7777 & !OTHERS))?;
+    }
+    Ok(file)
+}
+
 /// The kernel serves those who wait in their order, but not for a limited time; so a thread waits for us, and is left
 /// behind, to end with the process, when we give up.
-fn wait(file: File, patience: Patience, say: impl FnOnce(&str)) -> io::Result<File> {
+fn wait(file: File, kind: Kind, patience: Patience, say: impl FnOnce(&str)) -> io::Result<File> {
     let (sender, receiver) = mpsc::channel();
     let waiting = file.try_clone()?;
     std::thread::Builder::new().spawn(move || {
+        let answer = kind.take(&waiting);
+        // The lock is held as long as any of our files of it is open.
+        drop(waiting);
         // Nobody listens any more once we have given up.
-        let _ = sender.send(waiting.lock_exclusive());
+        let _ = sender.send(answer);
     })?;
-    if let Some(answer) = await_answer(&receiver, patience.say_after)? {
+    if let Some(answer) = await_answer(&receiver, Wait::of(patience.say_after))? {
         return answer.map(|()| file);
     }
     say(&format!("waiting for {}", holder(&file)));
     let left = patience.give_up_after.saturating_sub(patience.say_after);
-    if let Some(answer) = await_answer(&receiver, left)? {
+    if let Some(answer) = await_answer(&receiver, Wait::of(left))? {
         return answer.map(|()| file);
     }
     let text = format!("gave up after {} s, held by {}", patience.give_up_after.as_secs(), holder(&file));
     Err(io::Error::new(io::ErrorKind::TimedOut, text))
 }
 
-/// What the waiting thread says within `limit`. A signal does not wake us, so we look for one now and then.
-fn await_answer(
-    receiver: &mpsc::Receiver<io::Result<()>>,
-    limit: Duration,
-) -> io::Result<Option<io::Result<()>>> {
-    const LOOK_UP: Duration = Duration::from_millis(200);
-    let mut left = limit;
-    while !left.is_zero() {
-        match receiver.recv_timeout(left.min(LOOK_UP)) {
+/// What the waiting thread says within `wait`.
+///
+/// # Errors
+/// `Interrupted` when a signal ended the wait.
+fn await_answer(receiver: &mpsc::Receiver<io::Result<()>>, wait: Wait) -> io::Result<Option<io::Result<()>>> {
+    while let Some(left) = wait.left() {
+        match receiver.recv_timeout(left) {
             Ok(answer) => return Ok(Some(answer)),
             Err(mpsc::RecvTimeoutError::Disconnected) => {
                 return Err(io::Error::other("the waiting thread ended"));
             }
-            Err(mpsc::RecvTimeoutError::Timeout) => left = left.saturating_sub(LOOK_UP),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
         }
-        stop::go_on().map_err(|told| io::Error::new(io::ErrorKind::Interrupted, told.msg()))?;
+    }
+    if wait.is_stopped() {
+        return Err(io::Error::new(io::ErrorKind::Interrupted, "stopped by a signal"));
     }
     Ok(None)
 }
@@ -119,33 +174,29 @@ fn holder(file: &File) -> String {
     format!("process {pid} ({command})")
 }
 
-impl Drop for FileLock {
-    fn drop(&mut self) {
-        // Closing the file lets go of the lock anyway.
-        let _ = FileExt::unlock(&self.0);
-    }
-}
+/// What somebody may do who may write to a folder of state.
+pub const HARM: &str = "change or lose what is kept there";
 
-/// Looks whether others may have put there, or may change, what is in `dir`, which only root should. What is missing is nobody's.
+/// Looks whether others may have put there, or may change, what is in `dir`, which only root should; `harm` is what they may
+/// do then, for people. What is missing is nobody's.
 ///
 /// # Errors
 /// `PermissionDenied` for a symbolic link that another user made. Root's are followed.
-pub fn distrust(dir: &Path, say: impl FnOnce(&str)) -> io::Result<()> {
+pub fn distrust(dir: &Path, harm: &str, say: impl FnOnce(&str)) -> io::Result<()> {
     let Ok(meta) = std::fs::symlink_metadata(dir) else { return Ok(()) };
-    let (owner, path) = (meta.uid(), dir.display());
-    let is_others = owner != 0 && owner != nix::unistd::geteuid().as_raw();
-    if meta.is_symlink() && is_others {
-        let why = format!("{path} is a symbolic link that user {owner} made; put a folder in its place");
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    let path = dir.display();
+    if meta.is_symlink() {
+        let owner = meta.uid();
+        if door::own(dir, &meta).is_err() {
+            let why = format!("{path} is a symbolic link that user {owner} made; put a folder in its place");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
+        return distrust(&std::fs::canonicalize(dir)?, harm, say);
     }
-    if !meta.is_symlink() && meta.mode() & 0o002 != 0 {
-        say(&format!(
-            "everybody may write to {path}, and so change or lose what is kept there: chmod o-w it"
-        ));
-    } else if is_others {
-        say(&format!(
-            "{path} belongs to user {owner}, who may change or lose what is kept there: chown it to root"
-        ));
+    if meta.mode() & 0o002 != 0 {
+        say(&format!("everybody may write to {path}, and so {harm}: chmod o-w it"));
+    } else if door::own(dir, &meta).is_err() {
+        say(&format!("{path} belongs to user {}, who may {harm}: chown it to root", meta.uid()));
     }
     Ok(())
 }
@@ -172,23 +223,6 @@ pub fn create_whole(path: &Path, aside: &Path, content: &[u8]) -> io::Result<()>
 
 fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-}
-
-/// Writes `content` over the file at `path`, mode 0600. For hints whose loss harms nobody: a reader may find it
-/// torn.
-///
-/// # Errors
-/// What the file system says.
-pub fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
-    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(flags)
-        .open(path)?;
-    file.write_all(content)
 }
 
 #[cfg(test)]

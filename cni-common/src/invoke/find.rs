@@ -1,9 +1,9 @@
 //! Where plugins are looked for.
 
+use crate::disk;
 use crate::spec::{Code, Error, Result};
 use std::ffi::OsString;
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// `CNI_PATH`: folders, parted by `:`, the first that has the plugin wins.
@@ -47,21 +47,18 @@ impl PluginPath {
                 .details(format!("it says where the plugin {name:?} is")));
         };
         let found = std::env::split_paths(path).map(|dir| dir.join(name)).find(|file| file.is_file());
-        found.inspect(|file| warn_of_writers(file)).ok_or_else(|| {
+        found.inspect(|file| distrust(file.parent().unwrap_or(file))).ok_or_else(|| {
             let dirs = path.to_string_lossy().replace(':', " ");
             Error::config(format!("failed to find plugin {name:.80?} in path [{dirs:.1000}]"))
         })
     }
 }
 
-/// Whoever may write to a folder of plugins may run anything as root.
-fn warn_of_writers(file: &Path) {
-    let Some(dir) = file.parent() else { return };
-    if std::fs::metadata(dir).is_ok_and(|meta| meta.mode() & 0o002 != 0) {
-        crate::log!(
-            "everybody may write to {}, where plugins are run from as root: chmod o-w it",
-            dir.display()
-        );
+/// Says who else may write to a folder of programs.
+pub fn distrust(dir: &Path) {
+    let say = |text: &str| crate::log!("{text}");
+    if let Err(error) = disk::distrust(dir, "run anything as root from there", say) {
+        crate::log!("{error}");
     }
 }
 

@@ -46,7 +46,10 @@ impl Ipam {
     /// # Errors
     /// See [`super::PluginPath::find`].
     pub fn find(request: &Request, name: &str) -> Result<Self> {
-        let program = request.path.find(name).map_err(|error| error.context("IPAM plugin"))?;
+        let program = request
+            .path
+            .find(name)
+            .map_err(|error| error.context(format!("IPAM plugin {name:.80?} can't be called")))?;
         Ok(Self {
             name: name.to_owned(),
             program,

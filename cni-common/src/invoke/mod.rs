@@ -3,11 +3,9 @@
 mod exec;
 mod find;
 mod ipam;
-pub mod program;
-mod wait;
 
 pub use exec::Running;
-pub use find::PluginPath;
+pub use find::{PluginPath, distrust};
 #[cfg(feature = "runtime")]
 pub(crate) use ipam::is_unknown_command;
 pub use ipam::{Ipam, Pending, refuse_as_ipam};

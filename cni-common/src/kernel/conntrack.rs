@@ -5,12 +5,12 @@
 
 use super::netlink::{Message, Socket};
 use super::refusal::{Refusal, absent_ok};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NLM_F_ACK, NLM_F_REQUEST, Nla};
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple,
 };
 use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily, NetfilterSubsystem,
 };
 use std::net::IpAddr;
 
@@ -24,25 +24,88 @@ pub struct Flow {
     original: Vec<Tuple>,
 }
 
-/// All flows of UDP, of one family.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn udp_flows(socket: &mut Socket, v4: bool) -> Result<Vec<Flow>, Refusal> {
-    let body = NetfilterMessage::new(header(v4), ConntrackMessage::Get(vec![]));
-    let found = socket.dump("list tracked connections", &body)?;
-    Ok(found.into_iter().filter_map(read).collect())
+/// Which flows of UDP the kernel is to tell of. One before Linux 5.8 tells of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Whose first packet was sent to this port.
+    To(u16),
+    /// That this address answers.
+    AnsweredBy(IpAddr),
+    /// All.
+    All,
 }
 
-/// Forgets a flow; one that has ended is no error.
+impl Which {
+    /// The question: what a flow has to be like, and which parts of that count (`CTA_FILTER`).
+    fn question(self, v4: bool) -> NetfilterMessage {
+        const IPCTNL_MSG_CT_GET: u8 = 1;
+        const TUPLE_ORIG: u16 = 1;
+        const TUPLE_REPLY: u16 = 2;
+        const FILTER: u16 = 25;
+        const FILTER_ORIG_FLAGS: u16 = 1;
+        const FILTER_REPLY_FLAGS: u16 = 2;
+        const SOURCE_ADDRESS: u32 = 1;
+        const PROTOCOL: u32 = 1 << 3;
+        const DESTINATION_PORT: u32 = 1 << 5;
+        let udp = ProtoTuple::Protocol(Protocol::Udp);
+        let attributes = match self {
+            Self::To(port) => {
+                let proto = Tuple::Proto(vec![udp, ProtoTuple::DestinationPort(port)]);
+                let flags =
+                    DefaultNla::new(FILTER_ORIG_FLAGS, (PROTOCOL | DESTINATION_PORT).to_ne_bytes().into());
+                vec![nested(TUPLE_ORIG, &[proto]), nested(FILTER, &[flags])]
+            }
+            Self::AnsweredBy(ip) => {
+                let ip = Tuple::Ip(vec![IPTuple::SourceAddress(ip)]);
+                let flags =
+                    DefaultNla::new(FILTER_REPLY_FLAGS, (SOURCE_ADDRESS | PROTOCOL).to_ne_bytes().into());
+                vec![nested(TUPLE_REPLY, &[ip, Tuple::Proto(vec![udp])]), nested(FILTER, &[flags])]
+            }
+            Self::All => vec![],
+        };
+        // The crate's own message marks no filter as nested, without which the kernel takes none.
+        let (subsys, message_type) = (NetfilterSubsystem::Conntrack, IPCTNL_MSG_CT_GET);
+        NetfilterMessage::new(header(v4), NetfilterMessageInner::Other { subsys, message_type, attributes })
+    }
+}
+
+/// An attribute that holds others.
+fn nested<A: Nla>(kind: u16, parts: &[A]) -> DefaultNla {
+    let mut bytes = vec![0; parts.buffer_len()];
+    parts.emit(&mut bytes);
+    DefaultNla::new(kind | NLA_F_NESTED, bytes)
+}
+
+/// Forgets the flows of UDP that `is_stale` says yes to. Those of one family are asked for, some hundred of them are forgotten
+/// at once, and none is kept.
 ///
 /// # Errors
-/// Any other refusal.
-pub fn forget(socket: &mut Socket, flow: &Flow) -> Result<(), Refusal> {
+/// The kernel's refusal, but for a flow that has ended by itself.
+pub fn forget_udp(v4: bool, which: Which, is_stale: impl Fn(&Flow) -> bool) -> Result<(), Refusal> {
+    const TOGETHER: usize = 256;
+    let (mut asking, mut telling) = (Socket::netfilter()?, Socket::netfilter()?);
+    let (mut stale, mut result) = (Vec::new(), Ok(()));
+    let mut forget = |stale: &mut Vec<Flow>| {
+        let deletions = stale.drain(..).map(|flow| deletion(&flow)).collect();
+        let answers = telling.batch(deletions);
+        let refused = answers.and_then(|answers| answers.into_iter().try_for_each(absent_ok));
+        result = std::mem::replace(&mut result, Ok(())).and(refused);
+    };
+    asking.dump_each("list tracked connections", which.question(v4), &mut |message| {
+        stale.extend(read(message).filter(&is_stale));
+        if stale.len() == TOGETHER {
+            forget(&mut stale);
+        }
+    })?;
+    forget(&mut stale);
+    result
+}
+
+fn deletion(flow: &Flow) -> Message<NetfilterMessage> {
     let tuple = vec![ConntrackAttribute::CtaTupleOrig(flow.original.clone())];
     let body = NetfilterMessage::new(header(flow.to.0.is_ipv4()), ConntrackMessage::Delete(tuple));
     let doing = format!("forget the flow to {} port {}", flow.to.0, flow.to.1);
-    absent_ok(socket.ack(Message { doing, flags: NLM_F_REQUEST | NLM_F_ACK, body }))
+    Message { doing, flags: NLM_F_REQUEST | NLM_F_ACK, body }
 }
 
 fn header(v4: bool) -> NetfilterHeader {

@@ -5,12 +5,17 @@
 
 use super::netlink::Socket;
 use super::nft;
-use crate::invoke::program;
-use crate::spec::{Code, Coded, Error, Result};
-use std::io::Write;
+use crate::process::{self, program};
+use crate::spec::{Code, Error, Result};
+use std::fs::File;
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
+
+/// How long the program may wait for others that change rules, and work.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A family's iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,8 +119,7 @@ impl Iptables {
         if Socket::netfilter().and_then(in_nft).unwrap_or(false) {
             kinds.push("nft");
         }
-        let legacy = std::fs::read_to_string(family.legacy_tables()).unwrap_or_default();
-        if legacy.lines().any(|line| line == table) {
+        if legacy_tables(family).lines().any(|line| line == table) {
             kinds.push("legacy");
         }
         let name = family.command();
@@ -137,7 +141,9 @@ impl Iptables {
     /// # Errors
     /// Code 5: what the program says.
     pub fn saved(&self, table: &str) -> Result<Saved> {
-        let output = run(program::alone(&self.save).args(["-t", table]), "")?;
+        let mut save = program::alone(&self.save);
+        save.args(["-t", table]);
+        let output = run(save, "")?;
         let chains = output.lines().filter_map(|line| line.strip_prefix(':')?.split(' ').next());
         Ok(Saved {
             chains: chains.map(ToOwned::to_owned).collect(),
@@ -169,21 +175,27 @@ impl Iptables {
     /// Code 5: what the program says.
     pub fn change(&self, table: &str, lines: &[String]) -> Result<()> {
         let input = format!("*{table}\n{}\nCOMMIT\n", lines.join("\n"));
-        run(program::alone(&self.restore).args(["--noflush", "--wait"]), &input).map(drop)
+        let mut restore = program::alone(&self.restore);
+        restore.args(["--noflush", "--wait"]);
+        run(restore, &input).map(drop)
     }
 }
 
-/// Runs a program that reads all its input before it prints.
-fn run(command: &mut Command, input: &str) -> Result<String> {
-    let doing = format!("run {}", command.get_program().to_string_lossy());
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().io(&doing)?;
-    let fed = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
-    let output = child.wait_with_output().io(&doing)?;
+/// The names of the tables that legacy iptables has, a line each; none where the kernel has no such thing.
+fn legacy_tables(family: Family) -> String {
+    // raw, mangle, nat, filter and security: one read gets them, and the kernel tells no size.
+    let mut names = [0; 256];
+    let len =
+        File::open(family.legacy_tables()).and_then(|mut file| file.read(&mut names)).unwrap_or_default();
+    String::from_utf8_lossy(&names[..len]).into_owned()
+}
+
+fn run(command: Command, input: &str) -> Result<String> {
+    let doing = format!("run {}", command.get_program().display());
+    let output = process::run(command, input.as_bytes(), PATIENCE)?;
     if !output.status.success() {
         let says = String::from_utf8_lossy(&output.stderr);
         return Err(Error::new(Code::IO, doing).details(format!("{}: {:.1000}", output.status, says.trim())));
     }
-    fed.unwrap_or(Ok(())).io(&doing)?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -5,6 +5,7 @@
 mod answers;
 mod backend;
 pub mod conntrack;
+pub mod forwarding;
 pub mod iptables;
 pub mod netlink;
 pub mod netns;

@@ -35,6 +35,14 @@ impl Netns {
         Ok(Self { file, own: open_own().io("open the plugin's own network namespace")? })
     }
 
+    /// The number by which the kernel knows our own namespace, the one that we come back to.
+    ///
+    /// # Errors
+    /// What fstat(2) says.
+    pub fn own_inode(&self) -> io::Result<u64> {
+        Ok(self.own.metadata()?.ino())
+    }
+
     /// Runs `work` inside.
     ///
     /// # Errors
@@ -53,12 +61,6 @@ impl Netns {
             std::process::abort();
         }
         result.unwrap_or_else(|panic| resume_unwind(panic))
-    }
-
-    /// Our own namespace: the one that we come back to.
-    #[must_use]
-    pub fn own(&self) -> &File {
-        &self.own
     }
 }
 

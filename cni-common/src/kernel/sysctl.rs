@@ -2,9 +2,12 @@
 
 use crate::spec::IfName;
 use std::fmt;
-use std::fs::OpenOptions;
-use std::io::{self, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
+
+/// No value that we look at is longer, in bytes.
+const LONGEST: usize = 32;
 
 /// A sysctl that the suite reads or sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +45,9 @@ impl fmt::Display for Key<'_> {
 /// # Errors
 /// `NotFound` when this kernel, or this namespace, has no such key (IPv6 switched off, for one).
 pub fn read(key: &Key) -> io::Result<String> {
-    Ok(std::fs::read_to_string(format!("/proc/sys/{key}"))?.trim().to_owned())
+    let mut value = [0; LONGEST];
+    let len = File::open(format!("/proc/sys/{key}"))?.read(&mut value)?;
+    Ok(String::from_utf8_lossy(&value[..len]).trim().to_owned())
 }
 
 /// Sees to it that `key` is `value`.
@@ -60,12 +65,21 @@ pub fn ensure(key: &Key, value: &str) -> io::Result<()> {
         }
         Err(error) => return Err(error),
     };
-    let mut now = [0; 32];
+    let mut now = [0; LONGEST];
     let len = (&file).read(&mut now)?;
     if now[..len].trim_ascii() == value.as_bytes() {
         return Ok(());
     }
     file.write_all_at(value.as_bytes(), 0)
+}
+
+/// Makes `key` of a link that we have made `value`, as far as that is possible: without IPv6, or with a read-only /proc/sys, the
+/// link works all the same.
+pub fn wish(key: &Key, value: &str) {
+    let _ = File::options()
+        .write(true)
+        .open(format!("/proc/sys/{key}"))
+        .and_then(|mut file| file.write(value.as_bytes()));
 }
 
 /// Lets a link that we made use its link-local address from when it comes up. To be called before that.
@@ -74,5 +88,5 @@ pub fn ensure(key: &Key, value: &str) -> io::Result<()> {
 /// other machines' packets: a pod that answers could not be reached from outside by IPv6. The address is made of a MAC
 /// address that we chose at random, so nothing is lost. Where the key can't be written, nothing but that time is.
 pub fn use_addresses_at_once(ifname: &IfName) {
-    let _ = ensure(&Key::V6(ifname, "accept_dad"), "0");
+    wish(&Key::V6(ifname, "accept_dad"), "0");
 }

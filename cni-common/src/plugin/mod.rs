@@ -7,4 +7,4 @@ mod run;
 
 pub use command::{Command, Var};
 pub use request::{Env, Request, Target};
-pub use run::{Added, Plugin, Reply, run, serve};
+pub use run::{Added, Plugin, Reply, about_text, run, serve};

@@ -134,13 +134,18 @@ pub fn serve(plugin: &dyn Plugin, env: &Env, stdin: &mut dyn Read) -> Reply {
 
 /// Called by hand, or by Nomad, which reads the version out of it. stdin is left alone.
 fn about(plugin: &dyn Plugin) -> Reply {
+    Reply { stderr: about_text(plugin), ..Reply::ok(String::new(), Undo::default()) }
+}
+
+/// Who `plugin` is: its name and release, and the versions of the specification that it speaks; two lines.
+#[must_use]
+pub fn about_text(plugin: &dyn Plugin) -> String {
     let versions = versions(plugin).map(SpecVersion::as_str).collect::<Vec<_>>().join(", ");
-    let stderr = format!(
+    format!(
         "CNI {} plugin v{}\nCNI protocol versions supported: {versions}\n",
         plugin.name(),
         env!("CARGO_PKG_VERSION")
-    );
-    Reply { stderr, ..Reply::ok(String::new(), Undo::default()) }
+    )
 }
 
 fn answer(

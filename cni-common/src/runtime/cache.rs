@@ -10,6 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 const KIND: &str = "cniCacheV1";
+/// No config and result are larger, in bytes.
+const MOST: u64 = 16 << 20;
 
 /// A folder of results.
 #[derive(Debug, Clone)]
@@ -129,7 +131,17 @@ impl Cache {
     }
 }
 
+/// What is kept is carried out, as root: so only what root, or whoever we are, wrote.
 fn read(file: &Path) -> Option<Entry> {
-    let entry: Entry = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    let text = match crate::disk::read_own(file, MOST) {
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                crate::log!("what is kept of a pod is passed over: {error}");
+            }
+            return None;
+        }
+        Ok(text) => text,
+    };
+    let entry: Entry = serde_json::from_slice(&text).ok()?;
     (entry.kind == KIND).then_some(entry)
 }

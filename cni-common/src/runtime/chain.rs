@@ -112,7 +112,9 @@ impl Runtime {
         match self.cached(list, endpoint) {
             Some(entry) if entry.netns == endpoint.netns && entry.is_living() => {
                 let msg = format!("{} is there already", endpoint.on(&list.name));
-                Err(Error::new(Code::ALREADY_ADDED, msg).details("DEL it before it is added again"))
+                let what = format!("its result is kept, and its namespace {} lives", entry.netns);
+                Err(Error::new(Code::ALREADY_ADDED, msg)
+                    .details(format!("{what}; DEL it before it is added again")))
             }
             _ => Ok(()),
         }

@@ -1,8 +1,12 @@
 //! A network's config: the list of plugins that make it, read from a file or from bytes.
 
+use crate::disk::read_given;
 use crate::spec::{Code, Coded, Error, NetworkName, Result, SpecVersion};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
+
+/// No config is larger, in bytes.
+const MOST: u64 = 16 << 20;
 
 /// A network and its plugins, in the order of ADD.
 #[derive(Debug, Clone)]
@@ -53,7 +57,7 @@ impl ConfList {
     /// # Errors
     /// As [`ConfList::parse`]; code 5 when it can't be read.
     pub fn load(file: &Path) -> Result<Self> {
-        let text = std::fs::read(file).io(format!("read {}", file.display()))?;
+        let text = read_given(file, MOST).io(format!("read {}", file.display()))?;
         if file.extension().is_none_or(|ending| ending != "conflist") {
             return Self::parse_single(&text);
         }
@@ -63,7 +67,7 @@ impl ConfList {
             let folder = file.parent().unwrap_or(Path::new(".")).join(list.name.as_str());
             for part in files_in(&folder, &["conf"])? {
                 let doing = format!("failed to parse plugin config {}", part.display());
-                let text = std::fs::read(&part).io(&doing)?;
+                let text = read_given(&part, MOST).io(&doing)?;
                 let plugin = plugin_of(parse(&text).map_err(|error| error.context(&doing))?)?;
                 list.plugins.push(plugin);
             }

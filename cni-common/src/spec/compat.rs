@@ -49,7 +49,7 @@ pub fn from_json(document: &Value, default: SpecVersion) -> Result<Success> {
     Ok(match version {
         SpecVersion::V0_1_0 | SpecVersion::V0_2_0 => from_02(json::decode(document)?),
         SpecVersion::V0_3_0 | SpecVersion::V0_3_1 | SpecVersion::V0_4_0 => from_04(json::decode(document)?),
-        SpecVersion::V1_0_0 | SpecVersion::V1_1_0 => from_1(json::decode(document)?),
+        SpecVersion::V1_0_0 | SpecVersion::V1_1_0 => from_1(json::decode(document)?, version),
     })
 }
 
@@ -228,15 +228,17 @@ struct Ip1 {
 }
 
 fn shape_1(success: &Success, version: SpecVersion) -> Shape1 {
-    let has_1_1 = version >= SpecVersion::V1_1_0;
-    let only_1_1 = |text: &String| if has_1_1 { text.clone() } else { String::new() };
-    let interfaces = success.interfaces.iter().map(|interface| Interface1 {
-        mac: interface.mac.clone(),
-        mtu: (has_1_1 && interface.mtu != 0).then_some(interface.mtu),
-        name: interface.name.clone(),
-        pci_id: only_1_1(&interface.pci_id),
-        sandbox: interface.sandbox.clone(),
-        socket_path: only_1_1(&interface.socket_path),
+    let interfaces = success.interfaces.iter().map(|interface| {
+        let tells_all = version >= SpecVersion::V1_1_0 || interface.keeps_newer_fields;
+        let newer = |text: &String| if tells_all { text.clone() } else { String::new() };
+        Interface1 {
+            mac: interface.mac.clone(),
+            mtu: (tells_all && interface.mtu != 0).then_some(interface.mtu),
+            name: interface.name.clone(),
+            pci_id: newer(&interface.pci_id),
+            sandbox: interface.sandbox.clone(),
+            socket_path: newer(&interface.socket_path),
+        }
     });
     let ips = success.ips.iter().map(|ip| Ip1 {
         address: ip.address,
@@ -252,8 +254,10 @@ fn shape_1(success: &Success, version: SpecVersion) -> Shape1 {
     }
 }
 
-fn from_1(shape: Shape1) -> Success {
+fn from_1(shape: Shape1, version: SpecVersion) -> Success {
     let interfaces = shape.interfaces.into_iter().map(|interface| Interface {
+        keeps_newer_fields: version < SpecVersion::V1_1_0
+            && (interface.mtu.is_some() || !interface.pci_id.is_empty() || !interface.socket_path.is_empty()),
         name: interface.name,
         mac: interface.mac,
         mtu: interface.mtu.unwrap_or(0),

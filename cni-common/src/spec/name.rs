@@ -206,6 +206,12 @@ impl NetworkName {
     }
 }
 
+/// Whether a text is the tag of some attachment (see [`Attachment::tag`]).
+#[must_use]
+pub fn is_tag(text: &str) -> bool {
+    text.starts_with("cni/") || text.starts_with("cni#")
+}
+
 /// The first `len` hexadecimal digits of the SHA-256 over `parts`, each closed by a NUL (no name can hold one).
 #[must_use]
 pub fn digest(parts: &[&str], len: usize) -> String {

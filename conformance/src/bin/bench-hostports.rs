@@ -1,4 +1,5 @@
-//! What a connection to a hostPort pays for the mappings beside it, for ours (both back ends) and the reference plugin.
+//! What a connection to a hostPort pays for the mappings beside it, for ours (both back ends) and the reference plugin; and what
+//! thousands of mappings of one container take.
 //!
 //! `bench-hostports OURS-DIR REFERENCE-DIR`, in a network namespace of its own.
 
@@ -83,7 +84,31 @@ fn main() -> std::io::Result<()> {
         side("reference", reference, "iptables"),
     ];
     let mut out = std::io::stdout().lock();
-    connections(&sides, &mut out)
+    connections(&sides, &mut out)?;
+    one_container(&sides[..2], &mut out)
+}
+
+/// All mappings in one ADD, and its DEL. Not by the reference, which starts a program for each rule.
+fn one_container(sides: &[Side], out: &mut impl Write) -> std::io::Result<()> {
+    let mappings = CROWD * 20;
+    writeln!(out, "\n{mappings} mappings of one container, seconds, median of 3\n")?;
+    writeln!(out, "| | ADD | DEL |\n|---|---|---|")?;
+    let ports = 9000..9000 + u16::try_from(mappings).unwrap_or_default();
+    for side in sides {
+        let bed = Bed::new();
+        let took = |verb: &str| {
+            let begun = Instant::now();
+            let answer = bed.call(side, verb, "one", ports.clone()).run();
+            assert!(answer.is_ok(), "{}", answer.dump());
+            begun.elapsed().as_secs_f64()
+        };
+        let mut times = [0; 3].map(|_| (took("ADD"), took("DEL")));
+        times.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let add = times[1].0;
+        times.sort_by(|one, other| one.1.total_cmp(&other.1));
+        writeln!(out, "| {} | {add:.2} | {:.2} |", side.name, times[1].1)?;
+    }
+    Ok(())
 }
 
 fn connections(sides: &[Side; 3], out: &mut impl Write) -> std::io::Result<()> {

@@ -66,6 +66,21 @@ pub const CASES: &[Case] = &[
     must("del.never-added-cold", DEL, "DEL on a machine where nothing was ever added succeeds")
         .on(On::Configured)
         .check(|bed| bed.ask("DEL", &bed.pod()).unset("prevResult").run().is_silent()),
+    should(
+        "del.netns-of-another",
+        DEL,
+        "DEL leaves the interface of another container, whose namespace CNI_NETNS is by now",
+    )
+    .on(On::Link)
+    .check(|bed| {
+        let (old, living) = (bed.pod(), bed.pod());
+        bed.add(&old)?;
+        bed.kill(&old);
+        bed.add(&living)?;
+        let before = bed.look_inside(&living);
+        bed.ask("DEL", &old).env("CNI_NETNS", living.path.as_os_str()).run().is_silent()?;
+        bed.is_back_inside(&living, &before)
+    }),
     must("del.netns-gone", DEL, "DEL succeeds when the namespace is gone").on(On::Configured).check(|bed| {
         let pod = bed.pod();
         bed.add(&pod)?;

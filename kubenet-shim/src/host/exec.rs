@@ -3,7 +3,7 @@
 use super::NetworkPlugin;
 use super::pod::{Pod, PodStatus};
 use crate::settings::Settings;
-use cni_common::invoke::Running;
+use cni_common::invoke::{Running, distrust};
 use cni_common::spec::{Code, Error, Result};
 use serde::Deserialize;
 use std::net::IpAddr;
@@ -42,6 +42,8 @@ impl Exec {
             return Err(Error::config(format!("exec plugin {:?} is called by an exec plugin", self.name))
                 .details("kubenet-shim as an exec plugin runs kubenet or cni, no exec plugin"));
         }
+        // Its own folder, and the one that all of them are in.
+        self.program.ancestors().skip(1).take(2).for_each(distrust);
         let mut command = Command::new(&self.program);
         command.arg(action).env(MARK, "1");
         if let Some(pod) = pod {

@@ -88,7 +88,7 @@ impl NetworkPlugin for Kubenet {
         if let Some(text) = self.settings.pod_cidr() {
             learn(&self.settings, text)?;
         }
-        let node = self.settings.node()?;
+        let node = self.settings.node_in_use()?;
         if node.cidrs.is_empty() {
             state::wait_for_pod_cidrs(&node.state_dir)?;
         }

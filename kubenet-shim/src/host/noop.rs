@@ -3,13 +3,16 @@
 
 use super::NetworkPlugin;
 use super::pod::{Pod, PodStatus};
-use cni_common::invoke::program;
 use cni_common::kernel::sysctl::{self, Key};
+use cni_common::process::{self, program};
 use cni_common::spec::Result;
-use std::process::Stdio;
+use std::time::Duration;
 
 /// Its name in kubelet.
 pub const NAME: &str = "kubernetes.io/no-op";
+
+/// How long a module may take to load.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The plugin.
 pub struct Noop;
@@ -54,8 +57,9 @@ impl NetworkPlugin for Noop {
 pub fn let_netfilter_see_bridges() {
     // As a module it may be missing, and built in there is none to load: either shows below.
     if let Some(modprobe) = program::find("modprobe") {
-        let quiet = || Stdio::null();
-        let _ = program::alone(&modprobe).arg("br_netfilter").stdout(quiet()).stderr(quiet()).status();
+        let mut command = program::alone(&modprobe);
+        command.arg("br_netfilter");
+        let _ = process::run(command, &[], PATIENCE);
     }
     for key in [Key::BridgeCallsV4, Key::BridgeCallsV6] {
         if let Err(error) = sysctl::ensure(&key, "1") {

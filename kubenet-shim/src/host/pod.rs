@@ -1,8 +1,10 @@
 //! A pod, as the host hands it to plugins, and what they say of it.
 
 use super::netns;
+use crate::limits::burst;
 use crate::quantity;
 use crate::settings::Settings;
+use cni_common::disk;
 use cni_common::kernel::netlink::{Socket, addr, link};
 use cni_common::kernel::netns::Netns;
 use cni_common::runtime::Endpoint;
@@ -16,11 +18,10 @@ pub const IFNAME: &str = "eth0";
 /// kubelet's bounds of a limit, in bits a second.
 const LEAST_RATE: u64 = 1_000;
 const MOST_RATE: u64 = 1_000_000_000_000_000;
-/// What passes at once: a tenth of a second's worth, ten packets at least, kubelet's number at most; in bits.
-const LEAST_BURST: u64 = 10 * 1514 * 8;
-const MOST_BURST: u64 = i32::MAX as u64;
 /// Where runtimes keep the ports of a sandbox.
 const CHECKPOINTS: [&str; 2] = ["/var/lib/cri-dockerd/sandbox", "/var/lib/dockershim/sandbox"];
+/// No file of those is larger, in bytes.
+const MOST_OF_CHECKPOINT: u64 = 16 << 20;
 
 /// A pod.
 #[derive(Debug, Clone)]
@@ -134,7 +135,7 @@ impl Pod {
                 _ => return bad("resource is unreasonably large (> 1Pbit)"),
             }
             limits.insert(format!("{direction}Rate"), rate.into());
-            limits.insert(format!("{direction}Burst"), (rate / 10).clamp(LEAST_BURST, MOST_BURST).into());
+            limits.insert(format!("{direction}Burst"), burst(rate).into());
         }
         Ok((!limits.is_empty()).then(|| limits.into()))
     }
@@ -169,7 +170,9 @@ fn is_global(ip: &IpAddr) -> bool {
 /// pod from starting or ending.
 fn checkpoint(id: &ContainerId) -> Value {
     let mut files = CHECKPOINTS.iter().map(|dir| Path::new(dir).join(id.as_str()));
-    let Some(text) = files.find_map(|file| std::fs::read(file).ok()) else { return json!([]) };
+    let Some(text) = files.find_map(|file| disk::read_own(&file, MOST_OF_CHECKPOINT).ok()) else {
+        return json!([]);
+    };
     let Ok(checkpoint) = serde_json::from_slice::<Value>(&text) else {
         cni_common::log!("the checkpoint of sandbox {id} is no JSON: taken as without ports");
         return json!([]);

@@ -1,11 +1,11 @@
 //! The bridge that all pods of the node share, with the gateway of each range.
 
-use super::{FALLBACK_MTU, Hairpin, Node, dedup};
+use super::{FALLBACK_MTU, Hairpin, Node, dedup, ranges};
 use cni_common::kernel::netlink::addr::{self, Dad};
 use cni_common::kernel::netlink::link::{self, NewBridge};
 use cni_common::kernel::netlink::{Link, Socket};
 use cni_common::kernel::sysctl::{self, Key};
-use cni_common::kernel::{Refusal, absent_ok};
+use cni_common::kernel::{Refusal, absent_ok, forwarding};
 use cni_common::spec::addr::first_host;
 use cni_common::spec::{Code, Coded, Error, Result};
 use ipnet::IpNet;
@@ -53,8 +53,10 @@ pub fn ensure(node: &Node, changed: &mut Vec<String>) -> Result<Link> {
     ensure_addresses(&mut socket, node, &bridge, changed)?;
     ensure_mode(&mut socket, node, &bridge, changed)?;
     for (key, v4) in [(Key::ForwardV4, true), (Key::ForwardV6, false)] {
-        if node.cidrs.iter().any(|cidr| cidr.addr().is_ipv4() == v4) {
-            ensure_sysctl(&key, changed)?;
+        if node.cidrs.iter().any(|cidr| cidr.addr().is_ipv4() == v4)
+            && forwarding::enable(v4).io(format!("write 1 to /proc/sys/{key}"))?
+        {
+            changed.push(format!("{key} set to 1"));
         }
     }
     // Without the module nothing bridged is seen, and these keys do not exist: that is as good.
@@ -134,15 +136,22 @@ fn ensure_addresses(
             }
         }
     }
-    let strangers: Vec<&IpNet> = have.iter().filter(|net| !wanted.contains(net)).collect();
-    if strangers.is_empty() || !link::list(socket, Some(bridge.index))?.is_empty() {
+    let strangers: Vec<&IpNet> = earlier_gateways(node, &have).collect();
+    if strangers.is_empty() {
         return Ok(());
     }
-    for net in strangers {
+    let in_use = ranges::of_earlier_pods(node);
+    for net in strangers.into_iter().filter(|net| !in_use.contains_key(&net.trunc())) {
         absent(socket.ack(addr::delete(bridge.index, *net)))?;
         changed.push(format!("address {net} deleted from {}: no pod uses it", node.bridge));
     }
     Ok(())
+}
+
+/// The addresses of a bridge that look like the gateway of a range that the node had before.
+pub fn earlier_gateways<'a>(node: &Node, have: &'a [IpNet]) -> impl Iterator<Item = &'a IpNet> {
+    let current: Vec<IpNet> = node.cidrs.iter().filter_map(gateway).collect();
+    have.iter().filter(move |net| !current.contains(net) && gateway(&net.trunc()).as_ref() == Some(*net))
 }
 
 fn is_link_local(net: &IpNet) -> bool {

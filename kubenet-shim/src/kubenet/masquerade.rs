@@ -10,7 +10,7 @@
 //!
 //! kubelet's rule looked at no source and masqueraded the node's own traffic too; and it knew one family and one network.
 
-use super::Node;
+use super::{Node, ranges};
 use cni_common::kernel::netlink::Socket;
 use cni_common::kernel::nft::{Chain, End, Family, Hook, Match, Rule, Transaction, Verdict, rules};
 use cni_common::kernel::{Refusal, absent_ok, nft};
@@ -30,10 +30,10 @@ fn comment(cidr: &IpNet, except: &[IpNet]) -> String {
 }
 
 /// For each range of a family the networks that its pods go to with their own address; a range is left out when that is all
-/// of them.
-fn wanted(node: &Node, family: Family) -> Vec<(IpNet, Vec<IpNet>)> {
+/// of them. `earlier` are ranges that the node had before, and that living pods have addresses from.
+fn wanted(node: &Node, earlier: &[IpNet], family: Family) -> Vec<(IpNet, Vec<IpNet>)> {
     let of_family = |net: &&IpNet| Family::of(net.addr()) == family;
-    let own: Vec<IpNet> = node.cidrs.iter().filter(of_family).copied().collect();
+    let own: Vec<IpNet> = node.cidrs.iter().chain(earlier).filter(of_family).copied().collect();
     let others: Vec<IpNet> = node.non_masquerade.iter().filter(of_family).copied().collect();
     if others.iter().any(|net| net.prefix_len() == 0) {
         return vec![];
@@ -42,14 +42,27 @@ fn wanted(node: &Node, family: Family) -> Vec<(IpNet, Vec<IpNet>)> {
     own.into_iter().map(|cidr| (cidr, except.clone())).collect()
 }
 
-/// Whether the family's rules are as they should be.
-fn is_right(socket: &mut Socket, node: &Node, family: Family) -> Result<bool, Refusal> {
+/// The comments of the family's rules, as they are.
+fn found(socket: &mut Socket, node: &Node, family: Family) -> Result<Vec<String>, Refusal> {
     let name = chain_name(node);
     let found = rules(socket, family, &Chain { table: TABLE, name: &name, hook: None })?;
-    let found: Vec<String> = found.into_iter().map(|(_, comment)| comment).collect();
-    let wanted: Vec<String> =
-        wanted(node, family).iter().map(|(cidr, except)| comment(cidr, except)).collect();
-    Ok(found == wanted)
+    Ok(found.into_iter().map(|(_, comment)| comment).collect())
+}
+
+/// As they should be.
+fn comments(node: &Node, earlier: &[IpNet], family: Family) -> Vec<String> {
+    wanted(node, earlier, family).iter().map(|(cidr, except)| comment(cidr, except)).collect()
+}
+
+/// The ranges of pods that outlived a change of the node's range. Only when the rules are not those of the node's own ranges is
+/// there any need to look at what is kept of each pod.
+fn earlier_ranges(socket: &mut Socket, node: &Node) -> Result<Vec<IpNet>, Refusal> {
+    for family in Family::IP {
+        if found(socket, node, family)? != comments(node, &[], family) {
+            return Ok(ranges::of_earlier_pods(node).into_keys().collect());
+        }
+    }
+    Ok(vec![])
 }
 
 /// What is not as it should be, if anything.
@@ -58,8 +71,9 @@ fn is_right(socket: &mut Socket, node: &Node, family: Family) -> Result<bool, Re
 /// The kernel's refusal.
 pub fn missing(node: &Node) -> Result<Option<String>, Refusal> {
     let mut socket = Socket::netfilter()?;
+    let earlier = earlier_ranges(&mut socket, node)?;
     for family in Family::IP {
-        if !is_right(&mut socket, node, family)? {
+        if found(&mut socket, node, family)? != comments(node, &earlier, family) {
             let word = if family == Family::V6 { "ip6" } else { "ip" };
             return Ok(Some(format!("chain {} of table {word} {TABLE}", chain_name(node))));
         }
@@ -76,11 +90,12 @@ pub fn ensure(node: &Node) -> Result<bool, Refusal> {
     let name = chain_name(node);
     let chain = Chain { table: TABLE, name: &name, hook: Some(Hook::SourceNat) };
     let mut changed = false;
+    let earlier = earlier_ranges(&mut socket, node)?;
     for family in Family::IP {
-        if is_right(&mut socket, node, family)? {
+        if found(&mut socket, node, family)? == comments(node, &earlier, family) {
             continue;
         }
-        let wanted = wanted(node, family);
+        let wanted = wanted(node, &earlier, family);
         let texts: Vec<String> = wanted.iter().map(|(cidr, except)| comment(cidr, except)).collect();
         let matches: Vec<Vec<Match>> = wanted
             .iter()

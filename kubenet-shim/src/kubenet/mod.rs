@@ -8,6 +8,7 @@ pub mod bridge;
 pub mod dedup;
 pub mod masquerade;
 pub mod pods;
+pub mod ranges;
 pub mod state;
 
 use cni_common::invoke::PluginPath;
@@ -129,9 +130,10 @@ impl Node {
                 "kubenet does not have netConfig. This is most likely due to lack of PodCIDR",
             )
             .details(format!(
-                "no range of pod addresses is known{since}; it comes from the controller manager (--allocate-node-cidrs, \
-                 --cluster-cidr) by way of the runtime (ipRanges) or `kubenet-shim event pod-cidr-change CIDR`, or is set by \
-                 --pod-cidr or the key podCIDR"
+                "no range of pod addresses is known{since}; the controller manager gives the node one (--allocate-node-cidrs, \
+                 --cluster-cidr), and one of these tells it: containerd's conf_template (`kubenet-shim conflist --template`), \
+                 `kubenet-shim event pod-cidr-change CIDR`, --pod-cidr, the key podCIDR of the CNI config, or the file {}",
+                self.state_dir.join(state::POD_CIDR).display()
             )));
         }
         self.has_plugins()

@@ -11,4 +11,5 @@ mod bed;
 mod cni_door;
 mod exec_door;
 mod host_door;
+mod ranges;
 mod reconciled;

@@ -11,6 +11,7 @@ mod bed;
 mod cleanup;
 mod conflicts;
 mod faults;
+mod flushed;
 mod networks;
 mod reached;
 mod refused;

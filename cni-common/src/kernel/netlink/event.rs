@@ -3,11 +3,11 @@
 use super::RouteNetlinkMessage;
 use super::socket::Socket;
 use crate::kernel::refusal::Refusal;
-use crate::stop;
+use crate::stop::Wait;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A group of events (`RTNLGRP_*`, rtnetlink(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,22 +38,20 @@ pub fn wait<T>(
     limit: Duration,
     mut ready: impl FnMut() -> Result<Option<T>, Refusal>,
 ) -> Result<T, Refusal> {
-    let deadline = Instant::now() + limit;
+    let wait = Wait::of(limit);
     events.subscribe(group.number())?;
     loop {
         if let Some(value) = ready()? {
             return Ok(value);
         }
-        let left = deadline.saturating_duration_since(Instant::now());
+        let Some(left) = wait.left() else {
+            return Err(Refusal::new("wait for the kernel", wait.errno()));
+        };
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(events.raw().as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, timeout) {
-            Ok(0) => return Err(Refusal::new("wait for the kernel", Errno::ETIMEDOUT)),
+            Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => drain(events)?,
-            Err(Errno::EINTR) if stop::go_on().is_err() => {
-                return Err(Refusal::new("wait for the kernel", Errno::EINTR));
-            }
-            Err(Errno::EINTR) => {}
             Err(errno) => return Err(Refusal::new("wait for the kernel", errno)),
         }
     }

@@ -48,6 +48,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// Index of what it is bound to: a veth's peer, in the peer's namespace.
     pub bound_to: Option<u32>,
+    /// What it is bound to is in another namespace.
+    pub is_bound_elsewhere: bool,
     /// Text that says whose it is.
     pub alias: Option<String>,
     /// The number that makes it one of a group (`ip link set group`), 0 unless somebody gave it another.
@@ -84,6 +86,7 @@ impl Link {
                 LinkAttribute::OperState(state) => link.running = state == State::Up,
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::Link(index) => link.bound_to = Some(index),
+                LinkAttribute::LinkNetNsId(_) => link.is_bound_elsewhere = true,
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Group(group) => link.group = group,
                 LinkAttribute::LinkInfo(infos) => infos.into_iter().for_each(|info| link.read_info(info)),
@@ -463,6 +466,15 @@ fn free_group(links: &[Link]) -> u32 {
 pub fn random_mac() -> MacAddr {
     let [_, _, mut mac @ ..] = random();
     mac[0] = (mac[0] & 0xfc) | 0x02;
+    MacAddr(mac)
+}
+
+/// A random address of that kind that is higher than nearly any other: a bridge that takes the lowest of its ports' keeps the one
+/// that it has.
+#[must_use]
+pub fn high_mac() -> MacAddr {
+    let MacAddr(mut mac) = random_mac();
+    mac[0] = 0xfe;
     MacAddr(mac)
 }
 

@@ -1,6 +1,7 @@
 //! A blocking netlink socket: send, and read until everything that was sent is answered.
 
 use crate::kernel::refusal::Refusal;
+use crate::stop::Wait;
 use netlink_packet_core::{
     ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
     NetlinkPayload, NetlinkSerializable, NlaBuffer, NlasIterator,
@@ -9,10 +10,12 @@ use netlink_sys::SocketAddr;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::net::sockopt;
 use std::fmt::Debug;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::panic::catch_unwind;
 use std::time::{Duration, Instant};
 
@@ -21,6 +24,8 @@ use std::time::{Duration, Instant};
 const BUFFER: usize = 16 * 1024;
 /// How long a dump that the kernel says was torn is asked for again: on a node where pods come and go all the time, most are.
 const DUMP_PATIENCE: Duration = Duration::from_secs(20);
+/// How long an answer of the kernel's may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// `NLM_F_DUMP_INTR`: what a dump shows changed while it was made.
 const NLM_F_DUMP_INTR: u16 = 0x10;
 /// `NLM_F_CAPPED`: an error message repeats only the header of what it answers.
@@ -197,10 +202,12 @@ impl Socket {
     where
         M: NetlinkSerializable + NetlinkDeserializable + Debug + Clone,
     {
+        let mut list = Vec::new();
         let begun = Instant::now();
         while begun.elapsed() < DUMP_PATIENCE {
-            match self.dump_once(doing, body.clone()) {
-                Ok(list) => return Ok(list),
+            list.clear();
+            match self.dump_once(doing, body.clone(), &mut |object| list.push(object)) {
+                Ok(()) => return Ok(list),
                 Err(Torn::Refused(refusal)) => return Err(refusal),
                 Err(Torn::Interrupted) => {}
             }
@@ -211,13 +218,27 @@ impl Socket {
         })
     }
 
-    fn dump_once<M>(&mut self, doing: &str, body: M) -> Result<Vec<M>, Torn>
+    /// As [`Socket::dump`], but hands each object to `each` when it comes, and keeps none: for lists of any length, of which it
+    /// does not matter that one is told twice, or missed because it came and went.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn dump_each<M>(&mut self, doing: &str, body: M, each: &mut dyn FnMut(M)) -> Result<(), Refusal>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable + Debug,
+    {
+        match self.dump_once(doing, body, each) {
+            Err(Torn::Refused(refusal)) => Err(refusal),
+            Ok(()) | Err(Torn::Interrupted) => Ok(()),
+        }
+    }
+
+    fn dump_once<M>(&mut self, doing: &str, body: M, each: &mut dyn FnMut(M)) -> Result<(), Torn>
     where
         M: NetlinkSerializable + NetlinkDeserializable + Debug,
     {
         let sent =
             self.send(vec![Message { doing: doing.to_owned(), flags: NLM_F_REQUEST | NLM_F_DUMP, body }])?;
-        let mut list = Vec::new();
         let mut torn = false;
         loop {
             for answer in self.receive::<M>()? {
@@ -226,14 +247,14 @@ impl Socket {
                 }
                 torn |= answer.header.flags & NLM_F_DUMP_INTR != 0;
                 match answer.payload {
-                    NetlinkPayload::InnerMessage(body) => list.push(body),
+                    NetlinkPayload::InnerMessage(body) => each(body),
                     NetlinkPayload::Error(error) => {
                         verdict(doing, answer.header.flags, &error)?;
                     }
                     NetlinkPayload::Done(done) if done.code < 0 => {
                         return Err(Refusal::new(doing, Errno::from_raw(-done.code)).into());
                     }
-                    NetlinkPayload::Done(_) => return if torn { Err(Torn::Interrupted) } else { Ok(list) },
+                    NetlinkPayload::Done(_) => return if torn { Err(Torn::Interrupted) } else { Ok(()) },
                     _ => {}
                 }
             }
@@ -291,13 +312,33 @@ impl Socket {
         self.buffer.reserve(bytes);
     }
 
+    /// The kernel answers while it is asked, so an answer mostly is there. One that is not may have got lost: nobody waits for it
+    /// for ever.
+    fn receive_within(&mut self, wait: &Wait) -> Result<usize, Refusal> {
+        loop {
+            let received = retry(|| self.inner.recv(&mut self.buffer, libc::MSG_TRUNC | libc::MSG_DONTWAIT));
+            match received {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Ok(other?),
+            }
+            let Some(left) = wait.left() else {
+                return Err(Refusal::new("wait for the kernel's answer", wait.errno()));
+            };
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.inner.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Refusal::new("wait for the kernel's answer", errno)),
+            }
+        }
+    }
+
     /// Reads one datagram.
     pub(in crate::kernel) fn receive<M>(&mut self) -> Result<Vec<NetlinkMessage<M>>, Refusal>
     where
         M: NetlinkDeserializable + Debug,
     {
         self.buffer.clear();
-        let len = retry(|| self.inner.recv(&mut self.buffer, libc::MSG_TRUNC))?;
+        let len = self.receive_within(&Wait::of(PATIENCE))?;
         if len > self.buffer.len() {
             return Err(Refusal::new("read the kernel's answer", Errno::EMSGSIZE));
         }

@@ -12,5 +12,5 @@ pub use elements::{Element, Key, Value, delete_element, elements, find_element, 
 pub use object::{Chain, Data, End, Family, Field, Hook, Match, Rule, Set, Verdict};
 pub use transaction::{
     Transaction, available, chains, delete_chain, delete_unused_table, has_chain, has_set, rules,
-    unavailable_ok,
+    unavailable_ok, uses, uses_of_table,
 };

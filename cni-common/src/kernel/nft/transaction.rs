@@ -79,6 +79,36 @@ impl Transaction {
         self.push(delete_set(family, set));
     }
 
+    /// Deletes a set or a map; `EBUSY` when there are elements in it, or rules still look there.
+    pub fn delete_empty_set(&mut self, family: Family, set: &Set) {
+        let attributes =
+            vec![SetAttribute::Table(set.table.to_owned()), SetAttribute::Name(set.name.to_owned())];
+        let body = NfTablesMessage::DeleteSet(SetMessage { attributes });
+        // Without the flag the kernel would delete its elements, too.
+        let flags = SET | NLM_F_NONREC;
+        self.push(message(family, format!("delete nf_tables set {}", set.name), flags, body));
+    }
+
+    /// Deletes a table with these base chains and sets; `EBUSY` when something else is in it: an element, another chain.
+    pub fn delete_unused_table(&mut self, family: Family, chains: &[Chain], sets: &[Set]) {
+        let Some(table) = chains.first().map(|chain| chain.table) else { return };
+        for chain in chains {
+            self.delete_chain(family, chain);
+        }
+        for set in sets {
+            self.delete_empty_set(family, set);
+        }
+        self.delete_empty_table(family, table);
+    }
+
+    /// Deletes a table; `EBUSY` when anything is in it.
+    pub fn delete_empty_table(&mut self, family: Family, table: &str) {
+        let body = TableMessage { attributes: vec![TableAttribute::Name(table.to_owned())] };
+        let body = NfTablesMessage::DeleteTable(body);
+        let flags = SET | NLM_F_NONREC;
+        self.push(message(family, format!("delete nf_tables table {table}"), flags, body));
+    }
+
     pub(super) fn push(&mut self, change: Message<NetfilterMessage>) {
         self.changes.push(change);
     }
@@ -197,6 +227,53 @@ pub fn has_chain(socket: &mut Socket, family: Family, chain: &Chain) -> Result<b
     present(socket.get(Message { doing, flags: NLM_F_REQUEST, body }))
 }
 
+/// How often each of these chains is used, by its own rules and by verdicts that lead there; `None` for one that is not there.
+/// Asked all at once.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn uses(socket: &mut Socket, chains: &[(Family, Chain)]) -> Result<Vec<Option<u32>>, Refusal> {
+    let ask = |(family, chain): &(Family, Chain)| {
+        let attributes =
+            vec![ChainAttribute::Table(chain.table.to_owned()), ChainAttribute::Name(chain.name.to_owned())];
+        let body = NfTablesMessage::GetChain(ChainMessage { attributes });
+        let doing = format!("look up nf_tables chain {}", chain.name);
+        Message { doing, flags: NLM_F_REQUEST, body: NetfilterMessage::new(family.header(), body) }
+    };
+    let count = |found: NetfilterMessage| match found.inner {
+        NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) => {
+            chain.attributes.into_iter().find_map(|attribute| match attribute {
+                ChainAttribute::Use(count) => Some(count),
+                _ => None,
+            })
+        }
+        _ => None,
+    };
+    let answers = socket.get_all(chains.iter().map(ask).collect())?;
+    answers.into_iter().map(|answer| Ok(absent(answer)?.and_then(count))).collect()
+}
+
+/// How many chains and sets a table has; `None` when it is not there.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn uses_of_table(socket: &mut Socket, family: Family, table: &str) -> Result<Option<u32>, Refusal> {
+    let attributes = vec![TableAttribute::Name(table.to_owned())];
+    let body = NfTablesMessage::GetTable(TableMessage { attributes });
+    let body = NetfilterMessage::new(family.header(), body);
+    let doing = format!("look up nf_tables table {table}");
+    let found = absent(socket.get(Message { doing, flags: NLM_F_REQUEST, body }))?;
+    Ok(found.and_then(|found| match found.inner {
+        NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) => {
+            table.attributes.into_iter().find_map(|attribute| match attribute {
+                TableAttribute::Use(count) => Some(count),
+                _ => None,
+            })
+        }
+        _ => None,
+    }))
+}
+
 /// Deletes a chain and its rules.
 ///
 /// # Errors
@@ -218,23 +295,8 @@ pub fn delete_unused_table(
     chains: &[Chain],
     sets: &[Set],
 ) -> Result<(), Refusal> {
-    let Some(table) = chains.first().map(|chain| chain.table) else { return Ok(()) };
     let mut transaction = Transaction::default();
-    for chain in chains {
-        transaction.delete_chain(family, chain);
-    }
-    for set in sets {
-        let attributes =
-            vec![SetAttribute::Table(set.table.to_owned()), SetAttribute::Name(set.name.to_owned())];
-        let body = NfTablesMessage::DeleteSet(SetMessage { attributes });
-        // Without the flag the kernel would delete its elements, too.
-        let flags = SET | NLM_F_NONREC;
-        transaction.push(message(family, format!("delete nf_tables set {}", set.name), flags, body));
-    }
-    let body = TableMessage { attributes: vec![TableAttribute::Name(table.to_owned())] };
-    let body = NfTablesMessage::DeleteTable(body);
-    let flags = SET | NLM_F_NONREC;
-    transaction.push(message(family, format!("delete nf_tables table {table}"), flags, body));
+    transaction.delete_unused_table(family, chains, sets);
     transaction.commit(socket)
 }
 
@@ -287,9 +349,12 @@ pub fn has_set(socket: &mut Socket, family: Family, set: &Set) -> Result<bool, R
 }
 
 fn present<T>(answer: Result<T, Refusal>) -> Result<bool, Refusal> {
+    Ok(absent(answer)?.is_some())
+}
+
+fn absent<T>(answer: Result<T, Refusal>) -> Result<Option<T>, Refusal> {
     match answer {
-        Ok(_) => Ok(true),
-        Err(refusal) if refusal.errno == Errno::ENOENT => Ok(false),
-        Err(refusal) => Err(refusal),
+        Err(refusal) if refusal.errno == Errno::ENOENT => Ok(None),
+        answer => answer.map(Some),
     }
 }
