@@ -90,6 +90,43 @@ fn a_rogue_router_in_a_container_is_not_believed() {
     );
 }
 
+/// A host that forwards IPv6 takes no router's word any more: the first container must not cut it off.
+#[test]
+fn the_host_keeps_the_default_route_that_a_router_told() {
+    let host = Host::enter();
+    let data = tempfile::tempdir().unwrap();
+    let router = Container::new();
+    host.ip(&format!("link add up0 type veth peer name eth0 netns {}", router.path()));
+    host.ip("link set up0 up");
+    router.ip("link set eth0 up");
+    wait_until("link-local addresses", || {
+        let (here, there) = (host.ip("-6 -o addr show dev up0"), router.ip("-6 -o addr show dev eth0"));
+        [here, there].iter().all(|addresses| addresses.contains("fe80") && !addresses.contains("tentative"))
+    });
+    let has_route = || host.ip("-6 route show default").contains("dev up0 proto ra");
+    wait_until("the router is believed", || {
+        advertise(&router);
+        has_route()
+    });
+    let ranges =
+        json!({"type": "host-local", "dataDir": data.path(), "ranges": [[{"subnet": "fd00:1::/64"}]]});
+    let answer = Call::new("bridge")
+        .command("ADD", &bridge(data.path(), &json!({"ipam": ranges})))
+        .attachment("c1", "eth0")
+        .netns(&Container::new())
+        .run();
+    answer.ok();
+    assert!(has_route(), "{}", host.ip("-6 route"));
+    let accept_ra = |link: &str| {
+        std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{link}/accept_ra"))
+            .unwrap()
+            .trim()
+            .to_owned()
+    };
+    assert_eq!((accept_ra("up0"), accept_ra("lo")), ("2".to_owned(), "1".to_owned()), "that link alone");
+    assert!(answer.stderr.contains("up0 has its default route by router advertisement"), "{}", answer.stderr);
+}
+
 /// CVE-2019-9946: a hostPort takes what somebody else's rules, kube-proxy's say, lead elsewhere.
 #[test]
 fn rules_of_others_come_before_host_ports() {
