@@ -84,13 +84,14 @@ pub struct Iptables {
 }
 
 impl Iptables {
-    /// The machine's choice.
+    /// The machine's choice; where the kernel has no nf_tables, the one that needs none.
     ///
     /// # Errors
     /// Code 5 when there is none.
     pub fn find(family: Family) -> Result<Self> {
         let name = family.command();
-        Self::named(name).ok_or_else(|| {
+        let legacy = || Self::named(&format!("{name}-legacy")).filter(|_| nft::available().is_err());
+        legacy().or_else(|| Self::named(name)).ok_or_else(|| {
             Error::new(Code::IO, format!("no {name}-restore in {} or PATH", program::FOLDERS.join(", ")))
                 .details("install iptables, or take the back end \"nftables\", which needs no program")
         })
