@@ -19,7 +19,7 @@ static TOLD: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 ///
 /// # Errors
 /// Code 5: what sigaction(2) says.
-pub(crate) fn watch() -> Result<()> {
+pub fn watch() -> Result<()> {
     let told = TOLD.get_or_init(Arc::default);
     for signal in [SIGTERM, SIGINT] {
         flag::register(signal, Arc::clone(told)).io("watch for SIGTERM and SIGINT")?;

@@ -1,5 +1,5 @@
-//! A node's life, fast: containers come and go at once on bridge, host-local, portmap and bandwidth, some of them behind kubenet-shim, as a
-//! runtime drives them, while plugins are killed, interfaces vanish, rules are flushed, the disk runs full, and others make links. A model knows
+//! A node's life, fast: containers come and go at once on bridge, host-local, portmap and bandwidth, some of them on two networks, which both get
+//! their ports, some behind kubenet-shim, as a runtime drives them, while plugins are killed, interfaces vanish, rules are flushed, the disk runs full, and others make links. A model knows
 //! what must hold.
 //!
 //! `SOAK_SECONDS` (20) says how long, `SOAK_SEED` (the time) what happens; a failure tells the seed. With `SOAK_CLOCK=1` the clock jumps, too:
@@ -31,6 +31,8 @@ use tempfile::TempDir;
 const SLOTS: usize = 32;
 /// From this one on they are kubenet's.
 const SHIM: usize = 24;
+/// Up to this one they are on a second network, too.
+const DOUBLE: usize = 8;
 /// How long what a killed plugin started may go on without it.
 const ORPHANS: Duration = Duration::from_millis(400);
 
@@ -39,6 +41,7 @@ struct Node {
     dir: TempDir,
     runtime: Runtime,
     lists: [ConfList; 2],
+    second: ConfList,
     /// Who has an address, as ADD told.
     addresses: Mutex<BTreeMap<IpAddr, usize>>,
     /// How often rules were flushed: what was added before is damaged.
@@ -75,6 +78,10 @@ impl Node {
              "ipam": {"type": "host-local", "dataDir": data, "ranges": [[{"subnet": "10.77.0.0/24"}], [{"subnet": "fd00:77::/64"}]]}},
             {"type": "portmap", "capabilities": {"portMappings": true}},
             {"type": "bandwidth", "capabilities": {"bandwidth": true}}]});
+        let second = json!({"cniVersion": "1.1.0", "name": "second", "plugins": [
+            {"type": "bridge", "bridge": "soak2", "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true,
+             "ipam": {"type": "host-local", "dataDir": data, "ranges": [[{"subnet": "10.79.0.0/24"}], [{"subnet": "fd00:79::/64"}]]}},
+            {"type": "portmap", "capabilities": {"portMappings": true}}]});
         let shim = json!({"cniVersion": "1.1.0", "name": "shim", "plugins": [
             {"type": "kubenet-shim", "bridge": "soak1", "podCIDR": "10.78.0.0/24,fd00:78::/64", "stateDir": dir.path().join("state"), "dataDir": data,
              "capabilities": {"portMappings": true, "bandwidth": true}}]});
@@ -85,6 +92,7 @@ impl Node {
         };
         Self {
             lists: [list, shim].map(|list| ConfList::parse(list.to_string().as_bytes()).unwrap()),
+            second: ConfList::parse(second.to_string().as_bytes()).unwrap(),
             runtime,
             dir,
             addresses: Mutex::default(),
@@ -100,6 +108,16 @@ impl Node {
     /// The network of a slot.
     fn list(&self, slot: usize) -> &ConfList {
         &self.lists[usize::from(slot >= SHIM)]
+    }
+
+    /// All networks that a slot's container is on, the first one's attachment being `endpoint`.
+    fn attachments(&self, slot: usize, endpoint: &Endpoint) -> Vec<(&ConfList, Endpoint)> {
+        let mut all = vec![(self.list(slot), endpoint.clone())];
+        if slot < DOUBLE {
+            let ifname = "eth1".try_into().unwrap();
+            all.push((&self.second, Endpoint { ifname, result: None, ..endpoint.clone() }));
+        }
+        all
     }
 
     fn endpoint(slot: usize, netns: String) -> Endpoint {
@@ -118,11 +136,12 @@ impl Node {
     /// What there is of a container, but for its own namespace.
     fn remains(&self, slot: usize) -> Vec<String> {
         let id = format!("c{slot}");
-        let owner = format!("cni/{}/{id}/", self.list(slot).name);
+        let networks = [self.list(slot), &self.second];
+        let owners = networks.map(|list| format!("cni/{}/{id}/", list.name));
+        let is_its = |text: &str| owners.iter().any(|owner| text.contains(owner));
         let now = Snapshot::take();
-        let links = now.links.into_iter().filter(|(_, text)| text.contains(&owner)).map(|(name, _)| name);
-        let rules =
-            now.rules.lines().filter(|line| line.contains(&owner)).map(str::to_owned).collect::<Vec<_>>();
+        let links = now.links.into_iter().filter(|(_, text)| is_its(text)).map(|(name, _)| name);
+        let rules = now.rules.lines().filter(|line| is_its(line)).map(str::to_owned).collect::<Vec<_>>();
         let files = leases(&self.dir.path().join("leases"));
         let leases = files
             .into_iter()
@@ -180,50 +199,63 @@ fn live(node: &Node, slot: usize, seed: u64) {
 
 fn added(node: &Node, slot: usize, endpoint: &Endpoint) -> State {
     let flushes = node.flushes.load(Ordering::Relaxed);
-    match node.runtime.add(node.list(slot), endpoint) {
-        Ok(result) => {
-            let mut addresses = node.addresses.lock().unwrap();
-            for ip in &result.ips {
-                let other = addresses.insert(ip.address.addr(), slot);
-                assert!(other.is_none(), "{} for c{slot} is c{}'s", ip.address, other.unwrap_or_default());
+    let mut first = None;
+    for (list, endpoint) in node.attachments(slot, endpoint) {
+        match node.runtime.add(list, &endpoint) {
+            Ok(result) => {
+                let mut addresses = node.addresses.lock().unwrap();
+                for ip in &result.ips {
+                    let other = addresses.insert(ip.address.addr(), slot);
+                    assert!(
+                        other.is_none(),
+                        "{} for c{slot} is c{}'s",
+                        ip.address,
+                        other.unwrap_or_default()
+                    );
+                }
+                first.get_or_insert(result);
             }
-            State::There { result, flushes, damaged: false }
-        }
-        Err(error) => {
-            assert!(is_excused(&error), "ADD of c{slot}: {} {}", error.msg(), error.cause());
-            std::thread::sleep(ORPHANS);
-            State::Unsure
+            Err(error) => {
+                assert!(is_excused(&error), "ADD of c{slot}: {} {}", error.msg(), error.cause());
+                std::thread::sleep(ORPHANS);
+                return State::Unsure;
+            }
         }
     }
+    first.map_or(State::Unsure, |result| State::There { result, flushes, damaged: false })
 }
 
 fn check(node: &Node, slot: usize, endpoint: &Endpoint, result: &Success, damaged: bool) {
     let endpoint = Endpoint { result: Some(result.clone()), ..endpoint.clone() };
-    if let Err(error) = node.runtime.check(node.list(slot), &endpoint) {
-        let text = format!("CHECK of {}: {} {}", endpoint.container_id, error.msg(), error.cause());
-        assert!(damaged || is_excused(&error), "{text}");
+    for (list, endpoint) in node.attachments(slot, &endpoint) {
+        if let Err(error) = node.runtime.check(list, &endpoint) {
+            let who = format!("{} of {}", endpoint.ifname, endpoint.container_id);
+            let text = format!("CHECK of {who}: {} {}", error.msg(), error.cause());
+            assert!(damaged || is_excused(&error), "{text}");
+        }
     }
 }
 
 /// DEL, as often as it takes: only what is killed in the middle may fail. Then nothing is there.
 fn deleted(node: &Node, slot: usize, endpoint: &Endpoint, dice: &mut Dice) -> State {
     node.addresses.lock().unwrap().retain(|_, holder| *holder != slot);
-    for _ in 0..50 {
-        match node.runtime.del(node.list(slot), endpoint) {
-            Ok(()) => {
-                if dice.roll(8) == 0 {
-                    let left = node.remains(slot);
-                    assert!(left.is_empty(), "DEL of c{slot} left {left:?}");
-                }
-                return State::Gone;
-            }
-            Err(error) => {
-                assert!(is_excused(&error), "DEL of c{slot}: {} {}", error.msg(), error.cause());
-                std::thread::sleep(ORPHANS);
-            }
+    let mut attachments = node.attachments(slot, endpoint);
+    if dice.roll(2) == 0 {
+        attachments.reverse();
+    }
+    for (list, endpoint) in attachments {
+        let mut tries = 0..50;
+        while let Err(error) = node.runtime.del(list, &endpoint) {
+            assert!(is_excused(&error), "DEL of c{slot}: {} {}", error.msg(), error.cause());
+            assert!(tries.next().is_some(), "DEL of c{slot} fails for ever");
+            std::thread::sleep(ORPHANS);
         }
     }
-    panic!("DEL of c{slot} fails for ever");
+    if dice.roll(8) == 0 {
+        let left = node.remains(slot);
+        assert!(left.is_empty(), "DEL of c{slot} left {left:?}");
+    }
+    State::Gone
 }
 
 /// Ends one of the plugins that this process runs now, or of their delegates.
@@ -255,8 +287,8 @@ fn kill_one(node: &Node, dice: &mut Dice) {
 
 /// GC in which all live, and STATUS.
 fn collect_garbage(node: &Node, list: &ConfList) {
-    let all: Vec<Attachment> =
-        (0..SLOTS).map(|slot| Node::endpoint(slot, String::new()).on(&list.name)).collect();
+    let all = (0..SLOTS).flat_map(|slot| node.attachments(slot, &Node::endpoint(slot, String::new())));
+    let all: Vec<Attachment> = all.map(|(_, endpoint)| endpoint.on(&list.name)).collect();
     for (verb, ended) in [("GC", node.runtime.gc(list, &all)), ("STATUS", node.runtime.status(list))] {
         if let Err(error) = ended {
             assert!(is_excused(&error), "{verb}: {} {}", error.msg(), error.cause());
@@ -301,7 +333,7 @@ fn trouble(node: &Node, seed: u64) {
                 std::fs::remove_file(filler).unwrap();
             }
             75 => {
-                for list in &node.lists {
+                for list in node.lists.iter().chain([&node.second]) {
                     collect_garbage(node, list);
                 }
             }
@@ -358,14 +390,18 @@ fn nothing_is_lost_and_nothing_is_left() {
         assert!(left.is_empty(), "SOAK_SEED={seed}: c{slot} left {left:?}");
     }
     // Whatever was killed half-way and belongs to nobody: GC finishes.
-    for list in &node.lists {
+    for list in node.lists.iter().chain([&node.second]) {
         node.runtime.gc(list, &[]).unwrap();
     }
     let end = Snapshot::take();
     let strange: Vec<&String> =
-        end.links.keys().filter(|name| !["lo", "soak0", "soak1"].contains(&name.as_str())).collect();
+        end.links.keys().filter(|name| !["lo", "soak0", "soak1", "soak2"].contains(&name.as_str())).collect();
     assert!(strange.is_empty(), "SOAK_SEED={seed}: {strange:?}");
-    let ours = node.lists.iter().find(|list| end.rules.contains(&format!("cni/{}/", list.name)));
+    let ours = node
+        .lists
+        .iter()
+        .chain([&node.second])
+        .find(|list| end.rules.contains(&format!("cni/{}/", list.name)));
     assert!(ours.is_none(), "SOAK_SEED={seed}: {}", end.rules);
     assert!(leases(&node.dir.path().join("leases")).is_empty());
     nix::mount::umount2(&node.dir.path().join("leases"), nix::mount::MntFlags::MNT_DETACH).unwrap();

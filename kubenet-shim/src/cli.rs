@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use cni_common::disk::PassingLock;
 use cni_common::plugin::about_text;
 use cni_common::spec::{Coded, ContainerId, Error, Result};
+use cni_common::stop;
 use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -122,7 +123,8 @@ pub fn run() -> ExitCode {
             return code;
         }
     };
-    match Settings::read(cli.options, cli.config.as_deref()).and_then(|settings| act(&cli.verb, settings)) {
+    let settings = stop::watch().and_then(|()| Settings::read(cli.options, cli.config.as_deref()));
+    match settings.and_then(|settings| act(&cli.verb, settings)) {
         Ok(text) => match std::io::stdout().write_all(text.as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

@@ -328,6 +328,42 @@ fn a_plugin_that_hangs_or_talks_nonsense_is_told_and_undone() {
 }
 
 #[test]
+fn a_setup_that_is_told_to_stop_undoes() {
+    let bed = Bed::new();
+    let (confs, plugins) = (bed.path("net.d"), bed.path("plugins"));
+    for folder in [&confs, &plugins] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    let hangs = "#!/bin/sh\n[ $CNI_COMMAND != VERSION ] || { echo '{\"supportedVersions\":[\"1.0.0\"]}'; exit; }\n\
+                 [ $CNI_COMMAND = DEL ] && exit\ntouch \"${0%/*}/called\"\nexec sleep 60\n";
+    write_file(&plugins.join("hangs"), hangs, 0o755);
+    let mut list = conflist(&bed);
+    list["plugins"] = json!([list["plugins"][0], {"type": "hangs"}]);
+    list["plugins"][0].as_object_mut().unwrap().remove("capabilities");
+    write_file(&confs.join("1.conflist"), list.to_string(), 0o644);
+    let pod = Container::new();
+    let netns = format!("--netns={}", pod.path());
+    let flags = [
+        format!("--cni-conf-dir={}", confs.display()),
+        format!("--network-plugin-dir={}", plugins.display()),
+        "--network-plugin=cni".to_owned(),
+    ];
+    let setup = ["setup", "default", "web", "c1", &netns];
+    let line: Vec<&str> = flags.iter().map(String::as_str).chain(setup).collect();
+    let shim = bed.command(&line).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    while !plugins.join("called").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(shim.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let output = shim.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("stopped by a signal"), "{said}");
+    assert!(!pod.ip("link").contains("eth0"), "undone");
+    assert!(cni_conformance::leases(&bed.path("leases")).is_empty());
+}
+
+#[test]
 fn settings_come_from_a_file_where_no_flag_gives_them() {
     let bed = Bed::new();
     write_file(
