@@ -340,6 +340,7 @@ fn a_setup_that_is_told_to_stop_undoes() {
     let mut list = conflist(&bed);
     list["plugins"] = json!([list["plugins"][0], {"type": "hangs"}]);
     list["plugins"][0].as_object_mut().unwrap().remove("capabilities");
+    list["plugins"][0]["ipam"]["subnet"] = json!("10.6.0.0/24");
     write_file(&confs.join("1.conflist"), list.to_string(), 0o644);
     let pod = Container::new();
     let netns = format!("--netns={}", pod.path());
@@ -351,7 +352,8 @@ fn a_setup_that_is_told_to_stop_undoes() {
     let setup = ["setup", "default", "web", "c1", &netns];
     let line: Vec<&str> = flags.iter().map(String::as_str).chain(setup).collect();
     let shim = bed.command(&line).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    while !plugins.join("called").exists() {
+    let begun = std::time::Instant::now();
+    while !plugins.join("called").exists() && begun.elapsed().as_secs() < 20 {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     let pid = nix::unistd::Pid::from_raw(i32::try_from(shim.id()).unwrap());
