@@ -18,6 +18,9 @@ pub struct Point {
     pub ours: bool,
     /// The call as strace shows it.
     pub text: String,
+    /// The standard library waits for a child's execve(2), on a pair of sockets that it made for that. It takes a failure, which
+    /// Linux does not have there, for a bug of its own.
+    pub awaits_exec: bool,
 }
 
 impl Point {
@@ -25,7 +28,9 @@ impl Point {
     /// library in a panic, and brk, which Linux never answers with an error number (the C library takes it for an address).
     #[must_use]
     pub fn can_fail(&self) -> bool {
-        self.ours && !["exit_group", "munmap", "sigaltstack", "close", "brk"].contains(&self.name.as_str())
+        self.ours
+            && !self.awaits_exec
+            && !["exit_group", "munmap", "sigaltstack", "close", "brk"].contains(&self.name.as_str())
     }
 }
 
@@ -52,6 +57,8 @@ pub fn points(call: &Call) -> Vec<Point> {
 pub(super) struct Counter {
     counts: HashMap<String, usize>,
     ours: bool,
+    /// The file by which a child tells that its execve(2) failed.
+    exec_socket: Option<String>,
 }
 
 impl Counter {
@@ -60,9 +67,23 @@ impl Counter {
         let text = line.split_once(' ')?.1.trim_start();
         let (name, _) = text.split_once('(').filter(|_| !text.starts_with(['<', '-', '+']))?;
         self.ours |= text.starts_with("read(0,");
+        if let Some(rest) = text.strip_prefix("socketpair(AF_UNIX, SOCK_SEQPACKET|SOCK_CLOEXEC, 0, [") {
+            self.exec_socket = rest.split_once(',').map(|(file, _)| file.to_owned());
+        }
+        let is_of = |call: &str| {
+            self.exec_socket.as_ref().is_some_and(|file| {
+                text.strip_prefix(call)
+                    .and_then(|rest| rest.strip_prefix(file.as_str()))
+                    .is_some_and(|rest| rest.starts_with([',', ')', ' ']))
+            })
+        };
+        let awaits_exec = is_of("recvfrom(");
+        if is_of("close(") {
+            self.exec_socket = None;
+        }
         let nth = self.counts.entry(name.to_owned()).or_default();
         *nth += 1;
-        Some(Point { name: name.to_owned(), nth: *nth, ours: self.ours, text: text.to_owned() })
+        Some(Point { name: name.to_owned(), nth: *nth, ours: self.ours, text: text.to_owned(), awaits_exec })
     }
 }
 

@@ -162,7 +162,7 @@ fn plan(chain: &Chain) -> Result<Vec<Fault>, String> {
             for point in points {
                 let of = |what| Fault { verb, process: process.clone(), point: point.clone(), what };
                 faults.push(of("SIGKILL"));
-                if point.ours {
+                if point.ours && !point.awaits_exec {
                     faults.extend(errors::of(&point.name).iter().map(|error| of(error)));
                 }
             }

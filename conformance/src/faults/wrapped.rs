@@ -189,6 +189,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_wait_for_a_childs_start_is_known() {
+        let trace = "7 execve(\"x\", [\"x\"], 0x1 /* 3 vars */) = 0\n7 recvfrom(1, \"\", 8, 0, NULL, NULL) = 0\n\
+                     7 socketpair(AF_UNIX, SOCK_SEQPACKET|SOCK_CLOEXEC, 0, [14, 15]) = 0\n\
+                     7 recvfrom(14,  <unfinished ...>\n7 close(14) = 0\n7 recvfrom(14, \"\", 8, 0, NULL, NULL) = 0\n";
+        let waits: Vec<bool> = points_of(trace)
+            .into_iter()
+            .filter(|point| point.name == "recvfrom")
+            .map(|point| point.awaits_exec)
+            .collect();
+        assert_eq!(waits, [false, true, false]);
+    }
+
+    #[test]
     fn each_thread_counts_by_itself() {
         let trace = "7 execve(\"x\", [\"x\"], 0x1 /* 3 vars */) = 0\n7 read(3, \"\", 1) = 0\n7 read(0, \"{}\", 2) = 2\n8 read(3 <unfinished ...>\n\
                      8 <... read resumed>, \"\", 1) = 0\n8 --- SIGURG ---\n8 read(3, \"\", 1) = 0\n8 read(3, \"\", 1) = 0\n8 execve(\"y\", [\"y\"], 0x1 /* 3 vars */) = 0\n\
