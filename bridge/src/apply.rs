@@ -467,7 +467,7 @@ fn free_name(host: &mut Socket, attachment: &Attachment) -> Result<IfName> {
 /// Whether a host veth of the attachment goes by itself: its container, which was another one, has died a moment ago, and the
 /// kernel takes the namespace down a while later.
 fn goes_away(host: &mut Socket, name: &IfName) -> Result<bool> {
-    const A_WHILE: Duration = Duration::from_millis(500);
+    const A_WHILE: Duration = Duration::from_secs(3);
     let mut events = Socket::route()?;
     let gone = event::wait(&mut events, Group::Link, A_WHILE, || {
         Ok(link::find(host, name)?.is_none().then_some(()))

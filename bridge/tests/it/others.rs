@@ -237,11 +237,15 @@ fn a_lock_that_anybody_can_take_stops_nobody() {
 #[test]
 fn a_plugin_that_waits_ends_at_sigterm() {
     let dir = tempfile::tempdir().unwrap();
-    let told = dir.path().join("told");
-    let hangs =
-        format!("#!/bin/bash\ntrap 'echo told >>{}; exit 1' TERM\nsleep 60 &\nwait\n", told.display());
-    write_file(&dir.path().join("hangs"), hangs, 0o755);
-    write_file(&dir.path().join("ignores"), "#!/bin/bash\ntrap '' TERM\nsleep 60 &\nwait\nsleep 60\n", 0o755);
+    let (told, started) = (dir.path().join("told"), dir.path().join("started"));
+    let script = |on_term: &str| {
+        format!(
+            "#!/bin/bash\ntrap '{on_term}' TERM\ntouch {}\nsleep 60 &\nwait\nsleep 60\n",
+            started.display()
+        )
+    };
+    write_file(&dir.path().join("hangs"), script(&format!("echo told >>{}; exit 1", told.display())), 0o755);
+    write_file(&dir.path().join("ignores"), script(""), 0o755);
     let bed = Bed::new();
     let (old, pod) = (Container::new(), Container::new());
     let result = add(&bed.conf(&json!({})), "old", &old).ok();
@@ -253,10 +257,10 @@ fn a_plugin_that_waits_ends_at_sigterm() {
                 conf.as_object_mut().unwrap().remove("prevResult");
             }
             conf["cni.dev/valid-attachments"] = json!([{"containerID": "old", "ifname": "eth0"}]);
-            // So late that it waits, and it has its second from then on.
-            let script = "exec 3<&0; \"$0\" <&3 & sleep 0.5; kill -TERM $!; wait $!";
+            let waits = format!("while [ ! -e {0} ]; do sleep 0.05; done; rm {0}", started.display());
+            let script = format!("exec 3<&0; \"$0\" <&3 & {waits}; kill -TERM $!; wait $!");
             let answer = call(verb, &conf, "c1", &pod)
-                .through("/bin/sh", &["-c", script])
+                .through("/bin/sh", &["-c", &script])
                 .env("CNI_PATH", dir.path().as_os_str())
                 .limit(PATIENCE)
                 .run();
