@@ -240,7 +240,7 @@ fn a_plugin_that_waits_ends_at_sigterm() {
     let (told, started) = (dir.path().join("told"), dir.path().join("started"));
     let script = |on_term: &str| {
         format!(
-            "#!/bin/bash\ntrap '{on_term}' TERM\ntouch {}\nsleep 60 &\nwait\nsleep 60\n",
+            "#!/bin/sh\ntrap '{on_term}' TERM\ntouch {}\nsleep 60 &\nwait\nsleep 60\n",
             started.display()
         )
     };
