@@ -239,10 +239,7 @@ fn a_plugin_that_waits_ends_at_sigterm() {
     let dir = tempfile::tempdir().unwrap();
     let (told, started) = (dir.path().join("told"), dir.path().join("started"));
     let script = |on_term: &str| {
-        format!(
-            "#!/bin/sh\ntrap '{on_term}' TERM\ntouch {}\nsleep 60 &\nwait\nsleep 60\n",
-            started.display()
-        )
+        format!("#!/bin/sh\ntrap '{on_term}' TERM\ntouch {}\nsleep 60 &\nwait\nsleep 60\n", started.display())
     };
     write_file(&dir.path().join("hangs"), script(&format!("echo told >>{}; exit 1", told.display())), 0o755);
     write_file(&dir.path().join("ignores"), script(""), 0o755);
