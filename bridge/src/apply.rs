@@ -74,7 +74,7 @@ impl BridgeLock {
         let patience = Patience { give_up_after: Duration::from_secs(20), ..Patience::default() };
         let doing = format!("lock {}", self.0.display());
         let say = |text: &str| cni_common::log!("bridge: {doing}: {text}");
-        match self.in_folder(|path| FileLock::shared(path, 0o600, patience, say)) {
+        match self.in_folder(|path| FileLock::shared(path, patience, say)) {
             Ok(lock) => Ok(Some(lock)),
             Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Interrupted) => {
                 Err(Error::new(Code::TRY_AGAIN, doing).details(error))
@@ -85,7 +85,7 @@ impl BridgeLock {
 
     /// Held by an undo; `None` when somebody else is at work.
     fn try_alone(&self) -> io::Result<Option<FileLock>> {
-        self.in_folder(|path| FileLock::try_exclusive(path, 0o600))
+        self.in_folder(FileLock::try_exclusive)
     }
 
     /// Makes the folder where it is missing.

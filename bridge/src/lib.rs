@@ -216,11 +216,11 @@ fn guard_mac(
             "macspoofchk: given {mac}, found {found}; nothing in the container may touch {ifname} before ADD is done"
         )));
     }
+    let owner = attachment.clone();
+    // Before it is done: when the kernel's answer gets lost, nobody knows whether it was.
+    undo.push("macspoofchk", move || Ok(nft::unavailable_ok(spoof::undo(&owner, mac))?));
     let added = spoof::add(attachment, port, mac);
-    added.map_err(|refusal| Error::from(refusal).context("failed to set up macspoofchk"))?;
-    let attachment = attachment.clone();
-    undo.push("macspoofchk", move || Ok(spoof::undo(&attachment, mac)?));
-    Ok(())
+    added.map_err(|refusal| Error::from(refusal).context("failed to set up macspoofchk"))
 }
 
 fn end_guard(prev: &Success, attachment: &Attachment) -> Result<()> {
@@ -250,14 +250,9 @@ fn addresses_inside(target: &Target) -> Vec<IpAddr> {
 /// Deletes the attachment's veth: by the name that only it can have, else (an attachment that another release of the
 /// plugin made) by the interface's name inside the container.
 fn delete_veth(target: &Target, prev: &Success) -> Result<()> {
-    let tag = target.attachment.tag();
     let mut host = Socket::route()?;
-    for name in target.attachment.host_veths() {
-        if let Some(link) = link::find(&mut host, &name)?
-            && link.alias.as_ref() == Some(&tag)
-        {
-            return Ok(absent_ok(host.ack(link::delete(link.index)))?);
-        }
+    if let Some(link) = link::host_veth(&mut host, &target.attachment)? {
+        return Ok(absent_ok(host.ack(link::delete(link.index)))?);
     }
     let Some(netns) = target.living_netns() else { return Ok(()) };
     let mut inside = netns.run(|| Ok(Socket::route()?))?;

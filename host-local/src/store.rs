@@ -100,7 +100,7 @@ impl Store {
         let path = self.dir.join(LOCK);
         let doing = format!("lock {}", path.display());
         let say = |text: &str| cni_common::log!("host-local: {doing}: {text}");
-        let lock = FileLock::exclusive(&path, 0o600, Patience::default(), say);
+        let lock = FileLock::exclusive(&path, Patience::default(), say);
         let lock = lock.map_err(|error| {
             let passes = matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::Interrupted);
             let code = if passes { Code::TRY_AGAIN } else { Code::IO };

@@ -215,10 +215,7 @@ fn state(network: &NetworkName, lease: &Lease, results: &Path) -> State {
 
 fn has_host_veth(attachment: &Attachment) -> bool {
     let Ok(mut host) = Socket::route() else { return false };
-    attachment.host_veths().any(|name| {
-        let found = link::find(&mut host, &name).ok().flatten();
-        found.and_then(|link| link.alias).is_some_and(|alias| alias == attachment.tag())
-    })
+    link::host_veth(&mut host, attachment).is_ok_and(|found| found.is_some())
 }
 
 fn noted_by_libcni(attachment: &Attachment, results: &Path) -> State {

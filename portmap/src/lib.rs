@@ -96,6 +96,7 @@ impl<'a> Work<'a> {
         Self { conf, attachment, targets: targets.collect() }
     }
 
+    /// Whether the attachment `is_marked` matters to ADD alone.
     fn plans(&self, is_marked: bool) -> impl Iterator<Item = nftables::Plan<'_>> {
         self.targets.iter().map(move |(target, mappings)| nftables::Plan {
             attachment: self.attachment,
@@ -138,13 +139,13 @@ impl<'a> Work<'a> {
     /// The mappings of each target that this attachment serves.
     fn add_by_nftables(&self, inside: &dyn Fn() -> Vec<IpAddr>) -> Result<Vec<Vec<Mapping>>> {
         let mut socket = Socket::netfilter()?;
-        self.plans(is_marked(self.attachment)?)
-            .map(|plan| plan.add(&mut socket, inside))
-            .collect::<Result<_>>()
-            .map_err(|error| match error.code {
+        let is_marked = link::host_veth(&mut Socket::route()?, self.attachment)?.is_some();
+        self.plans(is_marked).map(|plan| plan.add(&mut socket, inside)).collect::<Result<_>>().map_err(
+            |error| match error.code {
                 Code::IO => error.context("failed to map ports"),
                 _ => error,
-            })
+            },
+        )
     }
 
     /// What is the same with either back end. `served` are the mappings of each target that are this attachment's.
@@ -207,19 +208,6 @@ fn address(prev: &Success, ifname: &IfName, v4: bool) -> Option<IpNet> {
     };
     let mut ips = prev.ips.iter().filter(|ip| ip.address.addr().is_ipv4() == v4 && is_ours(ip.interface));
     ips.next().map(|ip| ip.address)
-}
-
-/// Whether our `bridge` made the attachment, and says so by the host veth's alias.
-fn is_marked(attachment: &Attachment) -> Result<bool> {
-    let (mut socket, tag) = (Socket::route()?, attachment.tag());
-    for name in attachment.host_veths() {
-        match link::find(&mut socket, &name)? {
-            Some(link) if link.alias.as_ref() == Some(&tag) => return Ok(true),
-            Some(_) => {}
-            None => return Ok(false),
-        }
-    }
-    Ok(false)
 }
 
 /// The addresses that the container has, by which another attachment of the same container is known; none when they can't

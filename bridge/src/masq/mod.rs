@@ -25,23 +25,22 @@ fn multicast(family_of: IpAddr) -> IpNet {
 /// # Errors
 /// Code 5: what the kernel or iptables say.
 pub fn add(backend: Backend, attachment: &Attachment, nets: &[IpNet], undo: &mut Undo) -> Result<()> {
-    let by_nftables = match backend {
-        Backend::Iptables => None,
-        _ => Some(nftables::add(attachment, nets)),
-    };
     let owner = attachment.clone();
+    let mine: Vec<IpAddr> = nets.iter().map(IpNet::addr).collect();
+    let by_nftables = (backend != Backend::Iptables).then(|| {
+        // Before it is done: when the kernel's answer gets lost, nobody knows whether it was.
+        let (owner, known) = (owner.clone(), mine.clone());
+        undo.push("masquerading", move || Ok(nft::unavailable_ok(nftables::delete(&owner, &known))?));
+        nftables::add(attachment, nets)
+    });
     match by_nftables {
-        Some(Ok(())) => {
-            let known: Vec<IpAddr> = nets.iter().map(IpNet::addr).collect();
-            undo.push("masquerading", move || Ok(nftables::delete(&owner, &known)?));
-        }
+        Some(Ok(())) => {}
         // Only after it failed: on most machines the question would be in vain.
         Some(Err(refusal)) if backend == Backend::Nftables || nft::available().is_ok() => {
             return Err(Error::from(refusal).context("failed to set up ipMasq"));
         }
         without => {
             // Before it is done: one family's rules may be there when the other's fail.
-            let mine: Vec<IpAddr> = nets.iter().map(IpNet::addr).collect();
             undo.push("masquerading", move || Ok(iptables::delete(&owner, |ip| !mine.contains(ip))?));
             iptables::add(attachment, nets).map_err(|error| match without {
                 Some(Err(refusal)) => {

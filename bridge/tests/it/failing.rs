@@ -1,6 +1,7 @@
 //! An ADD that fails, wherever it fails, leaves the machine as it was.
 
 use crate::bed::{Bed, add, call, del, inside, warm_up};
+use cni_conformance::faults::{Point, inject, points};
 use cni_conformance::{Answer, Call, Container, Snapshot, write_file};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
@@ -326,4 +327,26 @@ fn without_the_right_to_the_network_it_says_which() {
     assert!(why.contains("CAP_NET_ADMIN") && why.contains("root"), "{why}");
     assert_eq!(Snapshot::take(), before);
     assert!(bed.leases().is_empty());
+}
+
+/// The kernel has done it, and nobody knows: what the answer would have told is looked for and taken back.
+#[test]
+fn an_answer_that_got_lost_leaves_nothing() {
+    let bed = Bed::new();
+    let conf = bed.conf(&json!({"ipMasq": true, "macspoofchk": true}));
+    warm_up(&conf);
+    let (before, pod) = (Snapshot::take(), Container::new());
+    let add = call("ADD", &conf, "c1", &pod);
+    let answers = points(&add).into_iter().filter(|point| point.name == "recvfrom" && point.can_fail());
+    let answers: Vec<Point> = answers.collect();
+    del(&conf, "c1", &pod).ok();
+    assert!(answers.len() > 10, "{answers:?}");
+    for point in answers {
+        if inject(&add, &point, "error=ENOBUFS").is_ok() {
+            del(&conf, "c1", &pod).ok();
+        }
+        let label = format!("{} ({})", point.text, point.nth);
+        assert_eq!(Snapshot::take(), before, "{label}");
+        assert!(bed.leases().is_empty() && !pod.ip("link").contains("eth0"), "{label}");
+    }
 }

@@ -57,7 +57,7 @@ fn create_aside(aside: &Path) -> io::Result<FileLock> {
     loop {
         match create_new(aside) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let lock = FileLock::exclusive(aside, 0o600, Patience::default(), |_| {})?;
+                let lock = FileLock::exclusive(aside, Patience::default(), |_| {})?;
                 if is_at(&lock.0, aside)? {
                     std::fs::remove_file(aside)?;
                 }
@@ -88,7 +88,7 @@ impl PassingLock {
     /// As [`FileLock::exclusive`].
     pub fn take(path: &Path, patience: Patience, say: impl Fn(&str)) -> io::Result<Self> {
         loop {
-            let lock = FileLock::exclusive(path, 0o600, patience, &say)?;
+            let lock = FileLock::exclusive(path, patience, &say)?;
             // Else who had it has removed the file that we waited for.
             if is_at(&lock.0, path)? {
                 return Ok(Self { path: path.to_owned(), _lock: lock });

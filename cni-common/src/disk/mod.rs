@@ -61,29 +61,29 @@ impl Kind {
 }
 
 impl FileLock {
-    /// Waits until nobody else has the lock on the file at `path`, which is made with `mode` if it is not there. After a while
-    /// `say` is told who holds it.
+    /// Waits until nobody else has the lock on the file at `path`, which is made if it is not there. After a while `say` is
+    /// told who holds it.
     ///
     /// # Errors
     /// What open(2) or flock(2) say; `TimedOut`, naming the holder, when patience is at its end; `Interrupted` at a signal.
-    pub fn exclusive(path: &Path, mode: u32, patience: Patience, say: impl FnOnce(&str)) -> io::Result<Self> {
-        Self::of(lock_file(path, mode)?, Kind::Exclusive, patience, say)
+    pub fn exclusive(path: &Path, patience: Patience, say: impl FnOnce(&str)) -> io::Result<Self> {
+        Self::of(lock_file(path)?, Kind::Exclusive, patience, say)
     }
 
     /// As [`FileLock::exclusive`], but others may have it at once in this way.
     ///
     /// # Errors
     /// As [`FileLock::exclusive`].
-    pub fn shared(path: &Path, mode: u32, patience: Patience, say: impl FnOnce(&str)) -> io::Result<Self> {
-        Self::of(lock_file(path, mode)?, Kind::Shared, patience, say)
+    pub fn shared(path: &Path, patience: Patience, say: impl FnOnce(&str)) -> io::Result<Self> {
+        Self::of(lock_file(path)?, Kind::Shared, patience, say)
     }
 
     /// As [`FileLock::exclusive`], but only if nobody has it; else `None`.
     ///
     /// # Errors
     /// What open(2) or flock(2) say.
-    pub fn try_exclusive(path: &Path, mode: u32) -> io::Result<Option<Self>> {
-        let file = lock_file(path, mode)?;
+    pub fn try_exclusive(path: &Path) -> io::Result<Option<Self>> {
+        let file = lock_file(path)?;
         match Kind::Exclusive.try_take(&file) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             other => other.map(|()| Some(Self(file))),
@@ -101,10 +101,10 @@ impl FileLock {
 }
 
 /// Who can open the file can take its lock, and keep everybody waiting: so nobody but root, or whoever we are.
-fn lock_file(path: &Path, mode: u32) -> io::Result<File> {
+fn lock_file(path: &Path) -> io::Result<File> {
     const OTHERS: u32 = 0o077;
     let mut options = OpenOptions::new();
-    let (file, meta) = open(path, options.read(true).write(true).create(true).truncate(false).mode(mode))?;
+    let (file, meta) = open(path, options.read(true).write(true).create(true).truncate(false).mode(0o600))?;
     // Nothing is read, so it may be of any kind.
     door::own(path, &meta)?;
     if meta.mode() & OTHERS != 0 {
@@ -238,7 +238,7 @@ mod tests {
                 say_after: Duration::from_millis(20),
                 give_up_after: Duration::from_millis(give_up),
             };
-            FileLock::exclusive(&path, 0o600, patience, |text| *said.lock().unwrap() = text.to_owned())
+            FileLock::exclusive(&path, patience, |text| *said.lock().unwrap() = text.to_owned())
         };
         let me = format!("process {}", std::process::id());
         let said = Mutex::default();

@@ -87,7 +87,7 @@ pub fn is_own(path: &Path) -> bool {
     }
 }
 
-/// Opens the calling thread's own network namespace, to lock it or to look from it.
+/// Opens the calling thread's own network namespace, to look from it.
 ///
 /// # Errors
 /// What open(2) says.

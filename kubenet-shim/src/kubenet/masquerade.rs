@@ -54,15 +54,22 @@ fn comments(node: &Node, earlier: &[IpNet], family: Family) -> Vec<String> {
     wanted(node, earlier, family).iter().map(|(cidr, except)| comment(cidr, except)).collect()
 }
 
-/// The ranges of pods that outlived a change of the node's range. Only when the rules are not those of the node's own ranges is
-/// there any need to look at what is kept of each pod.
-fn earlier_ranges(socket: &mut Socket, node: &Node) -> Result<Vec<IpNet>, Refusal> {
+/// The families whose rules are not as they should be, and the ranges of pods that outlived a change of the node's range. Only when
+/// the rules are not those of the node's own ranges is there any need to look at what is kept of each pod.
+fn wrong(socket: &mut Socket, node: &Node) -> Result<(Vec<Family>, Vec<IpNet>), Refusal> {
+    let mut all = Vec::new();
     for family in Family::IP {
-        if found(socket, node, family)? != comments(node, &[], family) {
-            return Ok(ranges::of_earlier_pods(node).into_keys().collect());
-        }
+        all.push((family, found(socket, node, family)?));
     }
-    Ok(vec![])
+    let wrong = |earlier: &[IpNet]| -> Vec<Family> {
+        let differs = |(family, found): &&(Family, Vec<String>)| *found != comments(node, earlier, *family);
+        all.iter().filter(differs).map(|(family, _)| *family).collect()
+    };
+    if wrong(&[]).is_empty() {
+        return Ok((vec![], vec![]));
+    }
+    let earlier: Vec<IpNet> = ranges::of_earlier_pods(node).into_keys().collect();
+    Ok((wrong(&earlier), earlier))
 }
 
 /// What is not as it should be, if anything.
@@ -70,15 +77,11 @@ fn earlier_ranges(socket: &mut Socket, node: &Node) -> Result<Vec<IpNet>, Refusa
 /// # Errors
 /// The kernel's refusal.
 pub fn missing(node: &Node) -> Result<Option<String>, Refusal> {
-    let mut socket = Socket::netfilter()?;
-    let earlier = earlier_ranges(&mut socket, node)?;
-    for family in Family::IP {
-        if found(&mut socket, node, family)? != comments(node, &earlier, family) {
-            let word = if family == Family::V6 { "ip6" } else { "ip" };
-            return Ok(Some(format!("chain {} of table {word} {TABLE}", chain_name(node))));
-        }
-    }
-    Ok(None)
+    let (wrong, _) = wrong(&mut Socket::netfilter()?, node)?;
+    Ok(wrong.first().map(|family| {
+        let word = if *family == Family::V6 { "ip6" } else { "ip" };
+        format!("chain {} of table {word} {TABLE}", chain_name(node))
+    }))
 }
 
 /// Sees to it that the rules are as they should be, each family in one transaction. Whether anything had to be changed.
@@ -89,12 +92,8 @@ pub fn ensure(node: &Node) -> Result<bool, Refusal> {
     let mut socket = Socket::netfilter()?;
     let name = chain_name(node);
     let chain = Chain { table: TABLE, name: &name, hook: Some(Hook::SourceNat) };
-    let mut changed = false;
-    let earlier = earlier_ranges(&mut socket, node)?;
-    for family in Family::IP {
-        if found(&mut socket, node, family)? == comments(node, &earlier, family) {
-            continue;
-        }
+    let (wrong, earlier) = wrong(&mut socket, node)?;
+    for family in wrong.iter().copied() {
         let wanted = wanted(node, &earlier, family);
         let texts: Vec<String> = wanted.iter().map(|(cidr, except)| comment(cidr, except)).collect();
         let matches: Vec<Vec<Match>> = wanted
@@ -113,9 +112,8 @@ pub fn ensure(node: &Node) -> Result<bool, Refusal> {
         transaction.table(family, TABLE);
         transaction.chain_with(family, &chain, &rules);
         transaction.commit(&mut socket)?;
-        changed = true;
     }
-    Ok(changed)
+    Ok(!wrong.is_empty())
 }
 
 /// Takes the rules away.

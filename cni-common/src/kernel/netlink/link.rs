@@ -4,7 +4,7 @@ use super::RouteNetlinkMessage;
 use super::socket::{Message, Socket};
 use super::{CREATE, SET};
 use crate::kernel::refusal::{Refusal, absent_ok};
-use crate::spec::{IfName, MacAddr};
+use crate::spec::{Attachment, IfName, MacAddr};
 use netlink_packet_core::NLM_F_REQUEST;
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecUnspec, InetDevConf, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData,
@@ -158,6 +158,22 @@ pub fn find_all(socket: &mut Socket, names: &[&IfName]) -> Result<Vec<Option<Lin
         question(format!("look up link {name}"), body)
     };
     socket.get_all(names.iter().map(ask).collect())?.into_iter().map(present).collect()
+}
+
+/// The host veth of an attachment, as our `bridge` makes it: by a name that is derived from the attachment, with its tag as alias.
+///
+/// # Errors
+/// Any refusal but "no such device".
+pub fn host_veth(socket: &mut Socket, attachment: &Attachment) -> Result<Option<Link>, Refusal> {
+    let tag = attachment.tag();
+    // It nearly always has the first.
+    for name in attachment.host_veths() {
+        let found = find(socket, &name)?.filter(|link| link.alias.as_ref() == Some(&tag));
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 /// The link with that index, if there is one.
