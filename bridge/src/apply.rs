@@ -51,8 +51,8 @@ impl BridgeChanges {
 /// Where the lock is: one a network namespace, whose bridges are its own.
 const LOCKS: &str = "/run/cni";
 
-/// What every ADD shares while it works, and an undo has alone: whoever has looked at a bridge must find it the same when its
-/// port is on it.
+/// What every ADD shares while it works, and an undo has alone: whoever has looked at a bridge must find it
+/// the same when its port is on it.
 pub struct BridgeLock(PathBuf);
 
 impl BridgeLock {
@@ -65,8 +65,8 @@ impl BridgeLock {
         Ok(Self(Path::new(LOCKS).join(format!("bridge.{inode}.lock"))))
     }
 
-    /// Held by every ADD until all is done: where somebody else holds it, no undo touches the bridge. `None` where no such file
-    /// can be (`/run` may be read-only): then no undo touches the bridge either.
+    /// Held by every ADD until all is done: where somebody else holds it, no undo touches the bridge. `None`
+    /// where no such file can be (`/run` may be read-only): then no undo touches the bridge either.
     ///
     /// # Errors
     /// Code 11 when an undo does not come to its end, or a signal comes.
@@ -231,8 +231,9 @@ impl AttachedBridge {
         vlan::complete_gateway(host, &self.link, gateway)
     }
 
-    /// Gives the bridge, which is `now` so, the Ethernet address for good that it had before our port came. One that others made
-    /// may follow its ports' addresses, or have none while it has no port, and neighbours cache a gateway's address.
+    /// Gives the bridge, which is `now` so, the Ethernet address for good that it had before our port came.
+    /// One that others made may follow its ports' addresses, or have none while it has no port, and
+    /// neighbours cache a gateway's address.
     ///
     /// The kernel never lets go of an address that it was given, so this comes when nothing can fail any more.
     ///
@@ -464,8 +465,8 @@ fn free_name(host: &mut Socket, attachment: &Attachment) -> Result<IfName> {
     Err(Error::new(Code::IO, format!("all names for the host veth of {attachment} are taken by other links")))
 }
 
-/// Whether a host veth of the attachment goes by itself: its container, which was another one, has died a moment ago, and the
-/// kernel takes the namespace down a while later.
+/// Whether a host veth of the attachment goes by itself: its container, which was another one, has died a
+/// moment ago, and the kernel takes the namespace down a while later.
 fn goes_away(host: &mut Socket, name: &IfName) -> Result<bool> {
     const A_WHILE: Duration = Duration::from_secs(3);
     let mut events = Socket::route()?;
@@ -569,7 +570,8 @@ fn set_sysctls(ifname: &IfName, has_v6: bool, dad: Dad) -> Result<()> {
             sysctl::ensure(&Key::V6(name, "disable_ipv6"), "0").io(format!("switch IPv6 on for {name}"))?;
         }
     }
-    // With the first, who had the address before is forgotten by its neighbours; with the second, it outlives a link that is down.
+    // With the first, who had the address before is forgotten by its neighbours; with the second, it outlives
+    // a link that is down.
     let of_v6 = [("ndisc_notify", "1"), ("keep_addr_on_down", "1")];
     let of_dad = match dad {
         Dad::AsConfigured => &[("enhanced_dad", "1"), ("accept_dad", "1")][..],

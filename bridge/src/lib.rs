@@ -271,8 +271,9 @@ fn delete_veth(target: &Target, prev: &Success) -> Result<()> {
     }
 }
 
-/// Why an interface that has the attachment's name inside the namespace is not the attachment's; `None` when nothing says so.
-/// `CNI_NETNS` may be another container's by now: a process's ID, or a path, that was used again.
+/// Why an interface that has the attachment's name inside the namespace is not the attachment's; `None` when
+/// nothing says so. `CNI_NETNS` may be another container's by now: a process's ID, or a path, that was used
+/// again.
 fn others_claim(host: &mut Socket, found: &Link, target: &Target, prev: &Success) -> Result<Option<String>> {
     if !found.is_veth() {
         let kind = found.kind.as_deref().unwrap_or("no virtual link");

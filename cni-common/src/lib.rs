@@ -11,8 +11,8 @@
 //! * [`stop`]: SIGTERM and SIGINT.
 //! * [`undo`]: the rollback stack that makes a failed ADD leave nothing.
 //!
-//! Layers: `spec` knows nobody, `stop` only that. `disk`, `process`, `undo` and `kernel` know `spec` and `stop`, `kernel` runs
-//! iptables by `process`; `plugin` and `invoke` know all of these, and each other.
+//! Layers: `spec` knows nobody, `stop` only that. `disk`, `process`, `undo` and `kernel` know `spec` and
+//! `stop`, `kernel` runs iptables by `process`; `plugin` and `invoke` know all of these, and each other.
 
 pub mod disk;
 pub mod invoke;

@@ -12,8 +12,8 @@ macro_rules! log {
     };
 }
 
-/// Writes to stderr what can be written. Much of it are words of others (names in files, plugins' errors), which must not
-/// steer the terminal of whoever reads the log.
+/// Writes to stderr what can be written. Much of it are words of others (names in files, plugins' errors),
+/// which must not steer the terminal of whoever reads the log.
 pub fn write(text: std::fmt::Arguments) {
     let text = text.to_string();
     let lines: Vec<_> = text.split('\n').map(printable).collect();

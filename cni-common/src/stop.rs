@@ -1,9 +1,10 @@
 //! SIGTERM and SIGINT: a call that is told to stop still answers, and leaves nothing half done.
 //!
-//! The signal sets a flag. ADD looks at it when its work is done and wherever it may wait long; then it fails, and the
-//! failure undoes. The other commands go on to their end, which is near. A wait ends within a second: for a lock, for the
-//! kernel, and for a program, which is told to stop in its turn. A wait that begins after the signal is an undo's, and has
-//! some seconds. However many signals come (timeout(1) sends two), none cuts that short; SIGQUIT and SIGKILL do.
+//! The signal sets a flag. ADD looks at it when its work is done and wherever it may wait long; then it
+//! fails, and the failure undoes. The other commands go on to their end, which is near. A wait ends within a
+//! second: for a lock, for the kernel, and for a program, which is told to stop in its turn. A wait that
+//! begins after the signal is an undo's, and has some seconds. However many signals come (timeout(1) sends
+//! two), none cuts that short; SIGQUIT and SIGKILL do.
 
 use crate::spec::{Code, Coded, Error, Result};
 use nix::errno::Errno;
@@ -27,8 +28,8 @@ pub fn watch() -> Result<()> {
     Ok(())
 }
 
-/// A wait that ends: when its time is over, and at SIGTERM. One that begins after the signal is an undo's: the signal does not
-/// end it, but it is short.
+/// A wait that ends: when its time is over, and at SIGTERM. One that begins after the signal is an undo's:
+/// the signal does not end it, but it is short.
 #[derive(Debug, Clone, Copy)]
 pub struct Wait {
     deadline: Option<Instant>,

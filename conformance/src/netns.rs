@@ -18,7 +18,8 @@ const LOOPBACK: u32 = 1;
 pub struct Host;
 
 impl Drop for Host {
-    /// What plugins keep for as long as the machine runs (our `bridge` a lock a namespace) must not pile up on the one that tests.
+    /// What plugins keep for as long as the machine runs (our `bridge` a lock a namespace) must not pile up
+    /// on the one that tests.
     fn drop(&mut self) {
         if let Ok(meta) = std::fs::metadata("/proc/thread-self/ns/net") {
             let _ = std::fs::remove_file(format!("/run/cni/bridge.{}.lock", meta.ino()));

@@ -8,9 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a caller waits for an answer before the port counts as closed. One lost packet must not decide: Linux
-/// sends SCTP's first one again after 3 seconds (`net.sctp.rto_initial`), a third time after 9, and a fourth after 21. On a
-/// busy emulated machine two were not enough.
+/// How long a caller waits for an answer before the port counts as closed. One lost packet must not decide:
+/// Linux sends SCTP's first one again after 3 seconds (`net.sctp.rto_initial`), a third time after 9, and a
+/// fourth after 21. On a busy emulated machine two were not enough.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often a caller asks by UDP, which never sends again by itself, and how long it waits each time.

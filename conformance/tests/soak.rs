@@ -1,6 +1,7 @@
-//! A node's life, fast: containers come and go at once on bridge, host-local, portmap and bandwidth, some of them on two networks, which both get
-//! their ports, some behind kubenet-shim, as a runtime drives them, while plugins are killed, interfaces vanish, rules are flushed, the disk runs full, and others make links. A model knows
-//! what must hold.
+//! A node's life, fast: containers come and go at once on bridge, host-local, portmap and bandwidth, some of
+//! them on two networks, which both get their ports, some behind kubenet-shim, as a runtime drives them,
+//! while plugins are killed, interfaces vanish, rules are flushed, the disk runs full, and others make links.
+//! A model knows what must hold.
 //!
 //! `SOAK_SECONDS` (20) says how long, `SOAK_SEED` (the time) what happens; a failure tells the seed. With `SOAK_CLOCK=1` the clock jumps, too:
 //! only in a machine whose clock nobody else needs.

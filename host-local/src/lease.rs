@@ -80,8 +80,8 @@ pub struct Lease {
     pub holder: Holder,
 }
 
-/// An address, when `name` is written exactly as a lease's file is. An IPv4 address in IPv6's spelling is no name of a lease:
-/// that address has one, and only one.
+/// An address, when `name` is written exactly as a lease's file is. An IPv4 address in IPv6's spelling is no
+/// name of a lease: that address has one, and only one.
 pub(crate) fn parse_name(name: &str) -> Option<IpAddr> {
     name.parse().ok().filter(|ip: &IpAddr| ip.to_canonical().to_string() == name)
 }

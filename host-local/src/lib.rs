@@ -136,7 +136,8 @@ impl Plugin for HostLocal {
         let contents = store.contents().map_err(unavailable)?;
         for (number, set) in conf.sets.iter().enumerate() {
             match alloc::next(number, set, None, &contents) {
-                // A runtime takes a failing STATUS for a broken network, and the pods that run for lost. They are well.
+                // A runtime takes a failing STATUS for a broken network, and the pods that run for lost. They
+                // are well.
                 Err(error) if error.code == Code::TRY_AGAIN => cni_common::log!(
                     "host-local: network {} has no address left for another container: {error}",
                     request.conf.name

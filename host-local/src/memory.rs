@@ -30,8 +30,8 @@ impl Store {
 }
 
 impl Locked<'_> {
-    /// Frees the leases that are older than this boot, once a boot (where that can be noted), and names them on stderr: no
-    /// container outlives it.
+    /// Frees the leases that are older than this boot, once a boot (where that can be noted), and names them
+    /// on stderr: no container outlives it.
     ///
     /// # Errors
     /// Code 5: what the file system says.

@@ -269,8 +269,9 @@ impl Locked<'_> {
         self.survey_files(attachment)
     }
 
-    /// The leases of `attachment`, to be freed. When the index knows none, every lease is read: somebody may have written over
-    /// a lease where it lies, which the index can't see, and what is not freed now nobody frees.
+    /// The leases of `attachment`, to be freed. When the index knows none, every lease is read: somebody may
+    /// have written over a lease where it lies, which the index can't see, and what is not freed now nobody
+    /// frees.
     ///
     /// # Errors
     /// As [`Locked::survey`].

@@ -296,7 +296,8 @@ fn files_of_others_are_let_be_and_block_nobody_for_ever() {
     assert!(left.contains("10.1.0.4"), "a folder is no lease");
 }
 
-/// Whoever may write to the folder can keep nobody waiting, with the network's lock held, nor make us read without end.
+/// Whoever may write to the folder can keep nobody waiting, with the network's lock held, nor make us read
+/// without end.
 #[test]
 fn what_is_planted_where_we_look_is_not_waited_for() {
     let planted = [

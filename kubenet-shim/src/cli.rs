@@ -50,7 +50,8 @@ enum Verb {
     Run,
     /// Print a ready CNI config for containerd and CRI-O
     Conflist {
-        /// Of this version of CNI: 1.1.0 lets runtimes ask whether pods can be set up [default: 1.1.0 with containerd 2, else 1.0.0]
+        /// Of this version of CNI: 1.1.0 lets runtimes ask whether pods can be set up [default: 1.1.0 with
+        /// containerd 2, else 1.0.0]
         #[arg(long, value_name = "VERSION")]
         cni_version: Option<String>,
         /// As a template (`conf_template`) that containerd fills in with the node's ranges

@@ -14,8 +14,8 @@ pub fn burst(rate: u64) -> u64 {
     (rate / 10).clamp(LEAST_BURST, MOST_BURST)
 }
 
-/// Gives the capability `bandwidth` of a pod bursts of our own where a runtime handed over "as much as there is": with that, a pod
-/// sends for seconds as if it had no limit.
+/// Gives the capability `bandwidth` of a pod bursts of our own where a runtime handed over "as much as there
+/// is": with that, a pod sends for seconds as if it had no limit.
 pub fn bound_bursts(capabilities: &mut Map<String, Value>) {
     let Some(limits) = capabilities.get_mut("bandwidth").and_then(Value::as_object_mut) else { return };
     for direction in ["ingress", "egress"] {

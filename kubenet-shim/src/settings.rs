@@ -229,8 +229,9 @@ impl Settings {
         Ok(node.map(|node| (found.file, node)))
     }
 
-    /// As [`Settings::node`], for who looks after pods that runtimes set up: what no flag and no file says, the network that
-    /// runtimes use does, and its range goes before all others. Where none is told at all, it is the one that living pods have.
+    /// As [`Settings::node`], for who looks after pods that runtimes set up: what no flag and no file says,
+    /// the network that runtimes use does, and its range goes before all others. Where none is told at all,
+    /// it is the one that living pods have.
     ///
     /// # Errors
     /// Code 7 or 6 with the key that is wrong.

@@ -61,7 +61,8 @@ pub fn forget_ours(gone: &[Mapped]) -> Result<(), Refusal> {
 /// Ports of the host, each of all of its addresses or of one.
 type Services = HashSet<(Option<IpAddr>, u16)>;
 
-/// Whether a flow is to one of these ports of this host: one that only passes through has the same right to its port number.
+/// Whether a flow is to one of these ports of this host: one that only passes through has the same right to
+/// its port number.
 fn is_meant(flow: &Flow, services: &Services, is_local: &dyn Fn(&IpAddr) -> bool) -> bool {
     let (ip, port) = flow.to;
     services.contains(&(Some(ip), port)) || (services.contains(&(None, port)) && is_local(&ip))

@@ -8,11 +8,12 @@ use std::path::Path;
 /// Where host-local keeps its leases unless a config says otherwise.
 const LEASES: &str = "/var/lib/cni/networks";
 
-/// What shows that `holder` (a tag) is alive, whose mapping leads to `target`, or that nothing shows that it is gone; `None` when
-/// something does. `tags` are the aliases of the host's links, and `was_marked` says that the holder's tag was one of them.
+/// What shows that `holder` (a tag) is alive, whose mapping leads to `target`, or that nothing shows that it
+/// is gone; `None` when something does. `tags` are the aliases of the host's links, and `was_marked` says
+/// that the holder's tag was one of them.
 ///
-/// Only who was marked, as our `bridge` marks its veths, and is not marked any more, is gone. Other plugins mark nothing, and
-/// keep their leases who knows where: whether theirs live nobody can tell.
+/// Only who was marked, as our `bridge` marks its veths, and is not marked any more, is gone. Other plugins
+/// mark nothing, and keep their leases who knows where: whether theirs live nobody can tell.
 #[must_use]
 pub fn sign_of_life(
     holder: &str,
@@ -36,7 +37,8 @@ pub fn sign_of_life(
     })
 }
 
-/// Whether `holder` (a tag) may be another attachment of `attachment`'s container: tags too long for the kernel name none.
+/// Whether `holder` (a tag) may be another attachment of `attachment`'s container: tags too long for the
+/// kernel name none.
 #[must_use]
 pub fn is_of_container(holder: &str, attachment: &Attachment) -> bool {
     let names = holder.strip_prefix("cni/").and_then(|rest| rest.split('/').nth(1));

@@ -8,10 +8,10 @@
 //! -A CNI-DN-HASH -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.1.0.2:80
 //! ```
 //!
-//! The chain is a container's, not an attachment's, as the reference has it. Where a container has two interfaces on one
-//! network, the second gets a chain of its own, which the reference never makes. Last rules without effect say whose each
-//! is: `-A CNI-DN-OWN -m comment --comment "of eth1" -j RETURN` and, in the container's, the same with "not of eth1".
-//! What is shared stays.
+//! The chain is a container's, not an attachment's, as the reference has it. Where a container has two
+//! interfaces on one network, the second gets a chain of its own, which the reference never makes. Last rules
+//! without effect say whose each is: `-A CNI-DN-OWN -m comment --comment "of eth1" -j RETURN` and, in the
+//! container's, the same with "not of eth1". What is shared stays.
 
 use crate::condition::Condition;
 use crate::conf::{Conf, Mapping, Mark, Masquerade, Protocol};

@@ -210,8 +210,8 @@ fn address(prev: &Success, ifname: &IfName, v4: bool) -> Option<IpNet> {
     ips.next().map(|ip| ip.address)
 }
 
-/// The addresses that the container has, by which another attachment of the same container is known; none when they can't
-/// be told.
+/// The addresses that the container has, by which another attachment of the same container is known; none
+/// when they can't be told.
 fn addresses_inside(target: &Target) -> Vec<IpAddr> {
     let found =
         target.open_netns().and_then(|netns| netns.run(|| Ok(addr::list_all(&mut Socket::route()?)?)));
@@ -235,8 +235,8 @@ fn delete(attachment: &Attachment) -> Result<()> {
     nft::unavailable_ok(by_nftables).map_err(Error::from).and(by_iptables)
 }
 
-/// Keeps others than the host itself from its loopback addresses, which the kernel then takes packets for from anywhere. By
-/// nf_tables, and by iptables in a kernel that has none.
+/// Keeps others than the host itself from its loopback addresses, which the kernel then takes packets for
+/// from anywhere. By nf_tables, and by iptables in a kernel that has none.
 fn guard() -> Result<()> {
     let guarded = match Socket::netfilter().and_then(|mut socket| nftables::add_guard(&mut socket)) {
         Err(_) if nft::available().is_err() => iptables::add_guard(),

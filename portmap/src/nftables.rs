@@ -31,10 +31,11 @@
 //! ADD adds its chain, maps and elements in one transaction, DEL deletes them: the attachment's own maps say which elements
 //! of the shared ones may be its, so DEL needs no config. What is shared is made when it is missing, and stays.
 //!
-//! A runtime gives a container's mappings to each of its networks. The first that asks serves a port; a later one has its
-//! chain and maps, but no element of the shared maps, and in its chain a last rule that leads to the one that serves. No
-//! packet gets there, since the first rule returned all others; but the kernel does not delete a chain that a rule leads
-//! to, so that the DEL of the one that serves can't miss the one that is next, and gives the port on.
+//! A runtime gives a container's mappings to each of its networks. The first that asks serves a port; a later
+//! one has its chain and maps, but no element of the shared maps, and in its chain a last rule that leads to
+//! the one that serves. No packet gets there, since the first rule returned all others; but the kernel does
+//! not delete a chain that a rule leads to, so that the DEL of the one that serves can't miss the one that is
+//! next, and gives the port on.
 
 mod succession;
 
@@ -143,7 +144,8 @@ pub struct Plan<'a> {
     pub target: IpNet,
     /// The mappings that there are in this family.
     pub mappings: Vec<Mapping>,
-    /// Whether a link of the host carries the attachment's tag: then its absence will tell that the attachment is gone.
+    /// Whether a link of the host carries the attachment's tag: then its absence will tell that the
+    /// attachment is gone.
     pub is_marked: bool,
 }
 
@@ -270,8 +272,8 @@ impl Plan<'_> {
     /// another attachment of the container has already are its only once that one is gone.
     ///
     /// # Errors
-    /// Code 7 when a living attachment of another container has one of them; code 5: what the kernel says. Nothing was
-    /// changed then.
+    /// Code 7 when a living attachment of another container has one of them; code 5: what the kernel says.
+    /// Nothing was changed then.
     pub fn add(&self, socket: &mut Socket, inside: &dyn Fn() -> Vec<IpAddr>) -> Result<Vec<Mapping>> {
         let family = self.family();
         let mut ready = self.is_set_up(socket)?;
@@ -530,8 +532,8 @@ fn is_last(socket: &mut Socket, family: Family, own: &Own) -> Result<bool, Refus
     Ok(few.is_some_and(|names| !names.iter().any(|name| Own::of_chain(name).is_some() && *name != own.chain)))
 }
 
-/// The names of the table's chains; `None` when they are more than what is shared, with a masquerading chain for some bits, and what
-/// one attachment has: then there is no need to look at them.
+/// The names of the table's chains; `None` when they are more than what is shared, with a masquerading chain
+/// for some bits, and what one attachment has: then there is no need to look at them.
 fn few_chains(socket: &mut Socket, family: Family) -> Result<Option<Vec<String>>, Refusal> {
     const FEW: u32 = 16;
     if uses_of_table(socket, family, TABLE)?.is_none_or(|count| count > FEW) {
@@ -540,7 +542,8 @@ fn few_chains(socket: &mut Socket, family: Family) -> Result<Option<Vec<String>>
     chains(socket, family, TABLE).map(Some)
 }
 
-/// The chains that attachments share, to be deleted with the last of those; none as long as the guard among them is needed.
+/// The chains that attachments share, to be deleted with the last of those; none as long as the guard among
+/// them is needed.
 fn shared_chains(socket: &mut Socket, family: Family) -> Result<Vec<String>, Refusal> {
     if family == Family::V4 && is_loopback_open() {
         return Ok(vec![]);
@@ -560,8 +563,8 @@ fn is_loopback_open() -> bool {
     })
 }
 
-/// Deletes what attachments share: these chains, the maps and the table. The kernel refuses all of it (`EBUSY`) when somebody
-/// else has a chain in the table, as everybody has who has an element in the maps.
+/// Deletes what attachments share: these chains, the maps and the table. The kernel refuses all of it
+/// (`EBUSY`) when somebody else has a chain in the table, as everybody has who has an element in the maps.
 fn delete_shared(family: Family, names: &[String], transaction: &mut Transaction) {
     if names.is_empty() {
         return;

@@ -1,5 +1,5 @@
-//! A kernel without nf_tables: iptables does all of it, the guard too. It is about one kernel as a whole, so it is one test, for the
-//! virtual machine of `scripts/test-vm`.
+//! A kernel without nf_tables: iptables does all of it, the guard too. It is about one kernel as a whole, so
+//! it is one test, for the virtual machine of `scripts/test-vm`.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail at any line")]
 

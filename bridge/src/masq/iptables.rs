@@ -45,8 +45,8 @@ fn is_cut(attachment: &Attachment) -> bool {
     whole_comment(attachment).len() > MAX_COMMENT
 }
 
-/// The rules for one of the container's addresses, in the form that iptables-save prints. Where the names are too long for a
-/// comment, a last one, which does nothing, says whose the chain is.
+/// The rules for one of the container's addresses, in the form that iptables-save prints. Where the names are
+/// too long for a comment, a last one, which does nothing, says whose the chain is.
 fn wanted(attachment: &Attachment, net: &IpNet) -> Vec<String> {
     let chain = chain_name(&attachment.network, attachment.container_id.as_str());
     let text = comment(attachment);
@@ -151,8 +151,8 @@ pub fn missing(attachment: &Attachment, net: &IpNet) -> Result<Option<String>> {
     Ok(lacks.map(|rule| format!("no rule {rule}")))
 }
 
-/// The chain that a rule is in or leads to, if it is of one of `network`'s containers: the names stand in the comments, and
-/// the chain's name proves them, where they fit there whole.
+/// The chain that a rule is in or leads to, if it is of one of `network`'s containers: the names stand in the
+/// comments, and the chain's name proves them, where they fit there whole.
 fn owned<'a>(rule: &'a str, network: &NetworkName) -> Option<&'a str> {
     let words: Vec<&str> = rule.split(' ').collect();
     let (["-A", "POSTROUTING", .., "-j", chain] | ["-A", chain, ..]) = *words.as_slice() else { return None };

@@ -19,10 +19,10 @@
 //! }
 //! ```
 //!
-//! ADD inserts elements, and makes what else is missing, in one transaction; DEL deletes those that carry its tag, and what
-//! nobody uses any more. The kernel counts how often a chain is used, by its rules and by what leads there, and tells that
-//! quickly. So the rules of a subnet stand apart from the chain to which the elements lead: then the one count says
-//! whether all rules are there, and the other whether an element is.
+//! ADD inserts elements, and makes what else is missing, in one transaction; DEL deletes those that carry its
+//! tag, and what nobody uses any more. The kernel counts how often a chain is used, by its rules and by what
+//! leads there, and tells that quickly. So the rules of a subnet stand apart from the chain to which the
+//! elements lead: then the one count says whether all rules are there, and the other whether an element is.
 
 use cni_common::kernel::netlink::Socket;
 use cni_common::kernel::nft::{
@@ -285,8 +285,9 @@ fn delete_all(socket: &mut Socket, gone: &[Source]) -> Result<(), Refusal> {
     result
 }
 
-/// Adds to `transaction` those chains that nobody uses but for so many elements, with their rules, and the table when nothing else
-/// is in it; how many of the chains. The kernel refuses all of it (`EBUSY`) when somebody uses one by then.
+/// Adds to `transaction` those chains that nobody uses but for so many elements, with their rules, and the
+/// table when nothing else is in it; how many of the chains. The kernel refuses all of it (`EBUSY`) when
+/// somebody uses one by then.
 fn delete_unused(
     socket: &mut Socket,
     family: Family,
@@ -311,7 +312,8 @@ fn delete_unused(
     // Beside the base chain and the map.
     let ours = 2 + 2 * u32::try_from(unused.len()).unwrap_or_default();
     if uses_of_table(socket, family, TABLE)? == Some(ours) {
-        // Elements that are deleted here are still in the map. Any other would lead to a chain, which keeps the table.
+        // Elements that are deleted here are still in the map. Any other would lead to a chain, which keeps
+        // the table.
         transaction.delete_chain(family, &POSTROUTING);
         transaction.delete_set(family, &sources(family));
         transaction.delete_empty_table(family, TABLE);

@@ -1,5 +1,5 @@
-//! What belongs to others, or may by now: a namespace that another container got, a bridge that somebody made, rules that
-//! somebody flushed, locks that anybody can take.
+//! What belongs to others, or may by now: a namespace that another container got, a bridge that somebody
+//! made, rules that somebody flushed, locks that anybody can take.
 
 use crate::bed::{Bed, add, call, check, del, inside, with_prev};
 use crate::masquerade::outside;

@@ -1,5 +1,5 @@
-//! The door for files that others may have made: a file is opened without being waited for, and what it is, whose it is and how
-//! large is known before anything is done with it.
+//! The door for files that others may have made: a file is opened without being waited for, and what it is,
+//! whose it is and how large is known before anything is done with it.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
@@ -92,11 +92,12 @@ fn read_to_end(path: &Path, file: &File, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes `content` over the file at `path`, mode 0600, and gives the file. For hints whose loss harms nobody: a reader may
-/// find it torn.
+/// Writes `content` over the file at `path`, mode 0600, and gives the file. For hints whose loss harms
+/// nobody: a reader may find it torn.
 ///
 /// # Errors
-/// What the file system says. What is somebody else's, or has another name elsewhere, is not written to: `PermissionDenied`.
+/// What the file system says. What is somebody else's, or has another name elsewhere, is not written to:
+/// `PermissionDenied`.
 pub fn overwrite(path: &Path, content: &[u8]) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let (mut file, meta) =

@@ -1,5 +1,5 @@
-//! Files that other processes share: the lock that they wait on, how a file appears whole or not at all, and what is looked at
-//! before one is read that others may have made.
+//! Files that other processes share: the lock that they wait on, how a file appears whole or not at all, and
+//! what is looked at before one is read that others may have made.
 
 #[cfg(feature = "runtime")]
 mod atomic;
@@ -61,11 +61,12 @@ impl Kind {
 }
 
 impl FileLock {
-    /// Waits until nobody else has the lock on the file at `path`, which is made if it is not there. After a while `say` is
-    /// told who holds it.
+    /// Waits until nobody else has the lock on the file at `path`, which is made if it is not there. After a
+    /// while `say` is told who holds it.
     ///
     /// # Errors
-    /// What open(2) or flock(2) say; `TimedOut`, naming the holder, when patience is at its end; `Interrupted` at a signal.
+    /// What open(2) or flock(2) say; `TimedOut`, naming the holder, when patience is at its end;
+    /// `Interrupted` at a signal.
     pub fn exclusive(path: &Path, patience: Patience, say: impl FnOnce(&str)) -> io::Result<Self> {
         Self::of(lock_file(path)?, Kind::Exclusive, patience, say)
     }
@@ -177,8 +178,8 @@ fn holder(file: &File) -> String {
 /// What somebody may do who may write to a folder of state.
 pub const HARM: &str = "change or lose what is kept there";
 
-/// Looks whether others may have put there, or may change, what is in `dir`, which only root should; `harm` is what they may
-/// do then, for people. What is missing is nobody's.
+/// Looks whether others may have put there, or may change, what is in `dir`, which only root should; `harm`
+/// is what they may do then, for people. What is missing is nobody's.
 ///
 /// # Errors
 /// `PermissionDenied` for a symbolic link that another user made. Root's are followed.

@@ -46,7 +46,8 @@ impl Running {
     /// Waits until it ends and gives what it printed. What it wrote to stderr goes to ours.
     ///
     /// # Errors
-    /// The plugin's own error, code and all; code 5 when it failed without one; code 11 when we are told to stop meanwhile.
+    /// The plugin's own error, code and all; code 5 when it failed without one; code 11 when we are told to
+    /// stop meanwhile.
     pub fn wait(self) -> Result<Vec<u8>> {
         self.wait_until(None)
     }

@@ -76,8 +76,8 @@ fn nested<A: Nla>(kind: u16, parts: &[A]) -> DefaultNla {
     DefaultNla::new(kind | NLA_F_NESTED, bytes)
 }
 
-/// Forgets the flows of UDP that `is_stale` says yes to. Those of one family are asked for, some hundred of them are forgotten
-/// at once, and none is kept.
+/// Forgets the flows of UDP that `is_stale` says yes to. Those of one family are asked for, some hundred of
+/// them are forgotten at once, and none is kept.
 ///
 /// # Errors
 /// The kernel's refusal, but for a flow that has ended by itself.

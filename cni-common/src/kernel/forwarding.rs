@@ -7,8 +7,9 @@ use std::io;
 
 /// Switches forwarding on, for one family. Whether it was off.
 ///
-/// A host that forwards IPv6 takes no router's word any more, and forgets the default routes that it had by one (`accept_ra`,
-/// Documentation/networking/ip-sysctl): so links that have such a route are told first to go on listening.
+/// A host that forwards IPv6 takes no router's word any more, and forgets the default routes that it had by
+/// one (`accept_ra`, Documentation/networking/ip-sysctl): so links that have such a route are told first to
+/// go on listening.
 ///
 /// # Errors
 /// What /proc/sys says.

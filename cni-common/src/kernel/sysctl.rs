@@ -73,8 +73,8 @@ pub fn ensure(key: &Key, value: &str) -> io::Result<()> {
     file.write_all_at(value.as_bytes(), 0)
 }
 
-/// Makes `key` of a link that we have made `value`, as far as that is possible: without IPv6, or with a read-only /proc/sys, the
-/// link works all the same.
+/// Makes `key` of a link that we have made `value`, as far as that is possible: without IPv6, or with a
+/// read-only /proc/sys, the link works all the same.
 pub fn wish(key: &Key, value: &str) {
     let _ = File::options()
         .write(true)

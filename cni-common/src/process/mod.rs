@@ -45,8 +45,9 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` with `stdin` as its input; `title` is for messages. What would change the code that it runs (`LD_PRELOAD`
-    /// and its like) it does not inherit. It gets SIGTERM when the thread that calls this ends.
+    /// Starts `command` with `stdin` as its input; `title` is for messages. What would change the code that
+    /// it runs (`LD_PRELOAD` and its like) it does not inherit. It gets SIGTERM when the thread that calls
+    /// this ends.
     ///
     /// # Errors
     /// Code 5 when it can't be started.
@@ -66,8 +67,8 @@ impl Process {
         Ok(Self { title, child: Some(child), stdout, stderr, wait })
     }
 
-    /// Waits until it ends and gives all that it said. At `deadline`, or when we are told to stop, it is told to stop (SIGTERM, at
-    /// which our plugins undo), and a while later killed.
+    /// Waits until it ends and gives all that it said. At `deadline`, or when we are told to stop, it is told
+    /// to stop (SIGTERM, at which our plugins undo), and a while later killed.
     ///
     /// # Errors
     /// Code 11 when it did not end in time.

@@ -34,7 +34,8 @@ pub struct Interface {
     pub socket_path: String,
     /// A PCI address (1.1.0); only passed on.
     pub pci_id: String,
-    /// Another plugin said 1.1.0's fields in a result of 1.0.0, as the reference's do: what is only passed on stays as it was.
+    /// Another plugin said 1.1.0's fields in a result of 1.0.0, as the reference's do: what is only passed on
+    /// stays as it was.
     pub keeps_newer_fields: bool,
 }
 

@@ -1,5 +1,5 @@
-//! What a connection to a hostPort pays for the mappings beside it, for ours (both back ends) and the reference plugin; and what
-//! thousands of mappings of one container take.
+//! What a connection to a hostPort pays for the mappings beside it, for ours (both back ends) and the
+//! reference plugin; and what thousands of mappings of one container take.
 //!
 //! `bench-hostports OURS-DIR REFERENCE-DIR`, in a network namespace of its own.
 

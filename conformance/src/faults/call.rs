@@ -18,8 +18,8 @@ pub struct Point {
     pub ours: bool,
     /// The call as strace shows it.
     pub text: String,
-    /// The standard library waits for a child's execve(2), on a pair of sockets that it made for that. It takes a failure, which
-    /// Linux does not have there, for a bug of its own.
+    /// The standard library waits for a child's execve(2), on a pair of sockets that it made for that. It
+    /// takes a failure, which Linux does not have there, for a bug of its own.
     pub awaits_exec: bool,
 }
 

@@ -1,8 +1,9 @@
 //! Which errors a system call can return, of those that are tried.
 
-/// Those of `EINTR`, `EAGAIN`, `ENOMEM`, `ENOSPC`, `EIO`, `EPERM` and `ENOBUFS` that the call `name` can return, by its manual page and the kernel's code. Empty for calls that never fail, and for
-/// those whose failure would only show the C library's own end: threads and signals are its business, and memory given back. Nor is
-/// the standard library's wait for a child's start failed (see `Point::awaits_exec`).
+/// Those of `EINTR`, `EAGAIN`, `ENOMEM`, `ENOSPC`, `EIO`, `EPERM` and `ENOBUFS` that the call `name` can
+/// return, by its manual page and the kernel's code. Empty for calls that never fail, and for those whose
+/// failure would only show the C library's own end: threads and signals are its business, and memory given
+/// back. Nor is the standard library's wait for a child's start failed (see `Point::awaits_exec`).
 pub fn of(name: &str) -> &'static [&'static str] {
     match name {
         "read" | "pread64" | "readv" => &["EINTR", "EAGAIN", "EIO"],

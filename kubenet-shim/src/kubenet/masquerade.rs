@@ -54,8 +54,9 @@ fn comments(node: &Node, earlier: &[IpNet], family: Family) -> Vec<String> {
     wanted(node, earlier, family).iter().map(|(cidr, except)| comment(cidr, except)).collect()
 }
 
-/// The families whose rules are not as they should be, and the ranges of pods that outlived a change of the node's range. Only when
-/// the rules are not those of the node's own ranges is there any need to look at what is kept of each pod.
+/// The families whose rules are not as they should be, and the ranges of pods that outlived a change of the
+/// node's range. Only when the rules are not those of the node's own ranges is there any need to look at what
+/// is kept of each pod.
 fn wrong(socket: &mut Socket, node: &Node) -> Result<(Vec<Family>, Vec<IpNet>), Refusal> {
     let mut all = Vec::new();
     for family in Family::IP {

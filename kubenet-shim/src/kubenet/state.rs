@@ -71,8 +71,8 @@ pub fn waiting_since(state_dir: &Path) -> Option<String> {
     humantime::parse_rfc3339(text).is_ok().then(|| text.to_owned())
 }
 
-/// Waits until nobody else is at work on that pod, and keeps others waiting until it is dropped. Pods share a few files, since one
-/// that a killed process leaves stays.
+/// Waits until nobody else is at work on that pod, and keeps others waiting until it is dropped. Pods share a
+/// few files, since one that a killed process leaves stays.
 ///
 /// # Errors
 /// Code 11 when the other does not come to an end within `patience`; code 5: what the file system says.

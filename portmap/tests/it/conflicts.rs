@@ -138,8 +138,8 @@ fn many(first: u16, count: u16, backend: &str) -> serde_json::Value {
     conf(&json!(list), &json!({"backend": backend}))
 }
 
-/// All changes are one datagram, whose answers have to fit into the socket. iptables' own datagram can't be larger here,
-/// where root is root in a namespace alone.
+/// All changes are one datagram, whose answers have to fit into the socket. iptables' own datagram can't be
+/// larger here, where root is root in a namespace alone.
 #[test]
 fn hundreds_of_ports_are_mapped_checked_succeeded_and_freed() {
     for (backend, count) in [("nftables", 700), ("iptables", 100)] {

@@ -5,7 +5,8 @@ use cni_conformance::traffic::{Transport, ask, serve};
 use cni_conformance::{Call, Snapshot};
 use serde_json::json;
 
-/// Chains, maps and elements stay when rules are flushed. The next ADD makes whole what it shares, CHECK misses what is not.
+/// Chains, maps and elements stay when rules are flushed. The next ADD makes whole what it shares, CHECK
+/// misses what is not.
 #[test]
 fn what_is_shared_is_made_whole_again() {
     let flushes = [
@@ -54,8 +55,8 @@ fn gc_knows_whose_a_flushed_chain_is() {
     assert_eq!(rules(), without);
 }
 
-/// With `route_localnet` on, the kernel takes packets for 127.0.0.0/8 from anywhere: the guard has to be there, by whatever the
-/// ports are mapped, and although the switch is on already.
+/// With `route_localnet` on, the kernel takes packets for 127.0.0.0/8 from anywhere: the guard has to be
+/// there, by whatever the ports are mapped, and although the switch is on already.
 #[test]
 fn the_guard_is_put_up_again_before_the_switch_is_looked_at() {
     for backend in BACKENDS {

@@ -66,8 +66,8 @@ fn mappings(backend: &str) -> Value {
     conf(&json!([port(8080, 80, "tcp"), port(8080, 80, "udp"), on_one_address]), &json!({"backend": backend}))
 }
 
-/// Whether all that [`mappings`] maps by TCP is reached, or nothing of that. A UDP server of two networks answers from the
-/// address of the one that leads back.
+/// Whether all that [`mappings`] maps by TCP is reached, or nothing of that. A UDP server of two networks
+/// answers from the address of the one that leads back.
 fn assert_reached(from: &Container, wanted: bool, row: &str) {
     for (host, port) in [(HOST, 8080), (HOST_V6, 8080), (HOST, 8081)] {
         let found = ask(Some(from), Transport::Tcp, at(host, port)).map(|(_, name)| name);

@@ -160,7 +160,8 @@ pub fn find_all(socket: &mut Socket, names: &[&IfName]) -> Result<Vec<Option<Lin
     socket.get_all(names.iter().map(ask).collect())?.into_iter().map(present).collect()
 }
 
-/// The host veth of an attachment, as our `bridge` makes it: by a name that is derived from the attachment, with its tag as alias.
+/// The host veth of an attachment, as our `bridge` makes it: by a name that is derived from the attachment,
+/// with its tag as alias.
 ///
 /// # Errors
 /// Any refusal but "no such device".
@@ -485,8 +486,8 @@ pub fn random_mac() -> MacAddr {
     MacAddr(mac)
 }
 
-/// A random address of that kind that is higher than nearly any other: a bridge that takes the lowest of its ports' keeps the one
-/// that it has.
+/// A random address of that kind that is higher than nearly any other: a bridge that takes the lowest of its
+/// ports' keeps the one that it has.
 #[must_use]
 pub fn high_mac() -> MacAddr {
     let MacAddr(mut mac) = random_mac();

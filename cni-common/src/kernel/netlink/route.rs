@@ -21,9 +21,9 @@ pub const MAIN_TABLE: u32 = 254;
 
 /// Adds `route` over `link`; its gateway, when it has none, is `gateway`.
 ///
-/// It may stand beside others to the same destination, since a container may have several networks with a default route
-/// each: in IPv4 the one that was added last stands first and is in use, in IPv6 those of one metric become next hops of
-/// one route. The very same route twice is `EEXIST`.
+/// It may stand beside others to the same destination, since a container may have several networks with a
+/// default route each: in IPv4 the one that was added last stands first and is in use, in IPv6 those of one
+/// metric become next hops of one route. The very same route twice is `EEXIST`.
 #[must_use]
 pub fn add(link: u32, route: &Route, gateway: Option<IpAddr>) -> Message<RouteNetlinkMessage> {
     let via = route.gw.or(gateway);

@@ -38,8 +38,8 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 const HEADER: usize = 16;
 /// What the kernel takes of a socket's buffers for a small answer, in bytes: what it allocates, not what it says.
 const ANSWER: usize = 1024;
-/// What fits into the buffers that every socket has, of messages and of answers, in bytes: a good half of `wmem_default` and
-/// `rmem_default` (212,992).
+/// What fits into the buffers that every socket has, of messages and of answers, in bytes: a good half of
+/// `wmem_default` and `rmem_default` (212,992).
 const FITS: usize = 128 * 1024;
 
 /// A request, with what it is for in words.
@@ -218,8 +218,8 @@ impl Socket {
         })
     }
 
-    /// As [`Socket::dump`], but hands each object to `each` when it comes, and keeps none: for lists of any length, of which it
-    /// does not matter that one is told twice, or missed because it came and went.
+    /// As [`Socket::dump`], but hands each object to `each` when it comes, and keeps none: for lists of any
+    /// length, of which it does not matter that one is told twice, or missed because it came and went.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -312,8 +312,8 @@ impl Socket {
         self.buffer.reserve(bytes);
     }
 
-    /// The kernel answers while it is asked, so an answer mostly is there. One that is not may have got lost: nobody waits for it
-    /// for ever.
+    /// The kernel answers while it is asked, so an answer mostly is there. One that is not may have got lost:
+    /// nobody waits for it for ever.
     fn receive_within(&mut self, wait: &Wait) -> Result<usize, Refusal> {
         loop {
             let received = retry(|| self.inner.recv(&mut self.buffer, libc::MSG_TRUNC | libc::MSG_DONTWAIT));

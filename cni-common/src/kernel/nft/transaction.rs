@@ -89,7 +89,8 @@ impl Transaction {
         self.push(message(family, format!("delete nf_tables set {}", set.name), flags, body));
     }
 
-    /// Deletes a table with these base chains and sets; `EBUSY` when something else is in it: an element, another chain.
+    /// Deletes a table with these base chains and sets; `EBUSY` when something else is in it: an element,
+    /// another chain.
     pub fn delete_unused_table(&mut self, family: Family, chains: &[Chain], sets: &[Set]) {
         let Some(table) = chains.first().map(|chain| chain.table) else { return };
         for chain in chains {
@@ -227,8 +228,8 @@ pub fn has_chain(socket: &mut Socket, family: Family, chain: &Chain) -> Result<b
     present(socket.get(Message { doing, flags: NLM_F_REQUEST, body }))
 }
 
-/// How often each of these chains is used, by its own rules and by verdicts that lead there; `None` for one that is not there.
-/// Asked all at once.
+/// How often each of these chains is used, by its own rules and by verdicts that lead there; `None` for one
+/// that is not there. Asked all at once.
 ///
 /// # Errors
 /// The kernel's refusal.
