@@ -32,7 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[allow(clippy::struct_excessive_bools, reason = "each is undone by itself")]
 #[derive(Debug, Default)]
 struct BridgeChanges {
-    made: bool,
+    /// The Ethernet address that the bridge was made with, by which it is known to be ours.
+    made: Option<MacAddr>,
     set_up: bool,
     promisc: bool,
     filtering: bool,
@@ -43,7 +44,7 @@ struct BridgeChanges {
 
 impl BridgeChanges {
     fn any(&self) -> bool {
-        let links = self.made || self.set_up || self.promisc || self.filtering || self.gateway_made;
+        let links = self.made.is_some() || self.set_up || self.promisc || self.filtering || self.gateway_made;
         links || !self.addresses.is_empty()
     }
 }
@@ -119,16 +120,16 @@ impl Bridge {
         lock: BridgeLock,
         undo: &mut Undo,
     ) -> Result<Self> {
-        let (link, made) = find_or_make(host, conf, mtu)?;
-        let set_up = !link.up;
-        let promisc = conf.reflect == Reflect::Promisc && !link.promisc;
-        let changes = BridgeChanges { made, set_up, promisc, ..BridgeChanges::default() };
-        let changes = Arc::new(Mutex::new(changes));
+        let changes = Arc::new(Mutex::new(BridgeChanges::default()));
         let (name, gateway) = (conf.bridge.clone(), conf.vlan_gateway.clone());
         let to_undo = Arc::clone(&changes);
         undo.push(format!("changes to the bridge {name}"), move || {
             undo_bridge(&lock, &name, gateway.as_ref(), &to_undo)
         });
+        let (link, made) = find_or_make(host, conf, mtu, &changes)?;
+        let set_up = !link.up;
+        let promisc = conf.reflect == Reflect::Promisc && !link.promisc;
+        note(&changes, |changes| (changes.set_up, changes.promisc) = (set_up, promisc));
         let filtering = vlan::must_switch_on(&conf.vlan, &link, || Ok(link::list(host, Some(link.index))?))?;
         note(&changes, |changes| changes.filtering = filtering);
         if made {
@@ -166,13 +167,14 @@ impl Bridge {
             mtu: veth.mtu,
         };
         let mark = link::mark_port(&veth.host, &veth.attachment.tag(), veth.flags);
+        // The kernel's answer may get lost. A veth of that name that another ADD made has another address.
+        let (name, mac) = (veth.host.clone(), pair.host_mac);
+        undo.push(format!("veth {name}"), move || delete_own(&name, mac));
         let mut answers = host.batch(vec![link::create_veth(&pair), mark])?.into_iter();
         answers
             .next()
             .unwrap_or(Ok(()))
             .map_err(|refusal| explain_port(refusal, &self.name, veth.attachment))?;
-        let name = veth.host.clone();
-        undo.push(format!("veth {name}"), move || Ok(delete_link(&mut Socket::route()?, &name)?));
         answers.try_for_each(|answer| answer)?;
         if let Some(vlans) = veth.vlan.of_port() {
             let port = link::find(host, &veth.host)?.map_or(0, |port| port.index);
@@ -211,13 +213,13 @@ impl AttachedBridge {
         }
         for net in &todo.add {
             // The gateway's own address must work at once: pods talk to it the next moment.
+            note(&self.changes, |changes| changes.addresses.push(*net));
             match host.ack(addr::add(carrier.index, *net, Dad::Off)) {
                 // Another ADD was quicker.
-                Err(refusal) if refusal.errno == Errno::EEXIST => {}
-                other => {
-                    other?;
-                    note(&self.changes, |changes| changes.addresses.push(*net));
+                Err(refusal) if refusal.errno == Errno::EEXIST => {
+                    note(&self.changes, |changes| changes.addresses.retain(|made| made != net));
                 }
+                other => other?,
             }
         }
         enable_forwarding(&plan.gateways)?;
@@ -225,8 +227,11 @@ impl AttachedBridge {
     }
 
     fn vlan_gateway(&self, host: &mut Socket, gateway: &GatewayConf) -> Result<Link> {
-        if vlan::make_gateway(host, &self.link, gateway)? {
+        if link::find(host, &gateway.name)?.is_none() {
             note(&self.changes, |changes| changes.gateway_made = true);
+            if !vlan::make_gateway(host, &self.link, &gateway.name)? {
+                note(&self.changes, |changes| changes.gateway_made = false);
+            }
         }
         vlan::complete_gateway(host, &self.link, gateway)
     }
@@ -243,7 +248,7 @@ impl AttachedBridge {
         let (made, became_gateway) = self
             .changes
             .lock()
-            .map_or((false, false), |changes| (changes.made, !changes.addresses.is_empty()));
+            .map_or((false, false), |changes| (changes.made.is_some(), !changes.addresses.is_empty()));
         if made || (!became_gateway && now.mac == self.link.mac) {
             return Ok(());
         }
@@ -270,7 +275,13 @@ fn enable_forwarding(gateways: &[IpNet]) -> Result<()> {
     Ok(())
 }
 
-fn find_or_make(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<(Link, bool)> {
+/// The bridge, and whether it was made, which `changes` tells before the kernel has answered.
+fn find_or_make(
+    host: &mut Socket,
+    conf: &Conf,
+    mtu: Option<u32>,
+    changes: &Mutex<BridgeChanges>,
+) -> Result<(Link, bool)> {
     let mut made = false;
     let mut vlan_filtering = conf.vlan.asks_for_filtering();
     // The second time round it was made by us, or by an ADD that was quicker.
@@ -293,8 +304,9 @@ fn find_or_make(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<(Lin
             promisc: conf.reflect == Reflect::Promisc,
             vlan_filtering,
         };
+        note(changes, |changes| changes.made = Some(bridge.mac));
         match host.ack(link::create_bridge(&bridge)) {
-            Err(refusal) if refusal.errno == Errno::EEXIST => {}
+            Err(refusal) if refusal.errno == Errno::EEXIST => note(changes, |changes| changes.made = None),
             // Whether it matters that the kernel can't is seen when the bridge is there.
             Err(refusal) if refusal.errno == Errno::EOPNOTSUPP && vlan_filtering => vlan_filtering = false,
             other => {
@@ -330,8 +342,8 @@ fn undo_bridge(
     if !link::list(&mut host, Some(bridge.index))?.is_empty() {
         return Ok(());
     }
-    if changes.made {
-        return Ok(absent_ok(host.ack(link::delete(bridge.index)))?);
+    if let Some(mac) = changes.made {
+        return if bridge.mac == Some(mac) { delete_link(&mut host, bridge.index) } else { Ok(()) };
     }
     if gateway.is_none() {
         delete_addresses(&mut host, &bridge, &changes.addresses)?;
@@ -357,7 +369,7 @@ fn undo_gateway(
         return Ok(());
     }
     if changes.gateway_made {
-        return Ok(absent_ok(host.ack(link::delete(gateway.index)))?);
+        return delete_link(host, gateway.index);
     }
     delete_addresses(host, &gateway, &changes.addresses)
 }
@@ -385,15 +397,18 @@ fn explain_port(refusal: Refusal, bridge: &IfName, attachment: &Attachment) -> E
     if full { error.context(format!("the bridge {bridge} is full")) } else { error }
 }
 
-/// Deletes the link called `name`; one that is gone is no error.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn delete_link(socket: &mut Socket, name: &IfName) -> Result<(), Refusal> {
-    match link::find(socket, name)? {
-        Some(found) => absent_ok(socket.ack(link::delete(found.index))),
+/// Deletes the link called `name` if `mac` says that it is ours.
+fn delete_own(name: &IfName, mac: MacAddr) -> anyhow::Result<()> {
+    let mut host = Socket::route()?;
+    match link::find(&mut host, name)?.filter(|link| link.mac == Some(mac)) {
+        Some(own) => delete_link(&mut host, own.index),
         None => Ok(()),
     }
+}
+
+/// One that is gone is no error.
+fn delete_link(host: &mut Socket, index: u32) -> anyhow::Result<()> {
+    Ok(absent_ok(host.ack(link::delete(index)))?)
 }
 
 /// The veth pair to make.

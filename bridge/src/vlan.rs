@@ -184,16 +184,11 @@ pub fn tag_port(host: &mut Socket, port: u32, vlans: &Vlans, leave: Option<u16>)
     set.map_err(|refusal| Error::from(refusal).context("failed to set VLANs of the bridge port"))
 }
 
-/// Makes the gateway unless it is there. Whether it was made.
+/// Makes the gateway called `name`. Whether it was made by us: another ADD may have been quicker.
 ///
 /// # Errors
 /// Code 5: what the kernel says.
-pub fn make_gateway(host: &mut Socket, bridge: &Link, gateway: &GatewayConf) -> Result<bool> {
-    Ok(link::find(host, &gateway.name)?.is_none() && make(host, bridge, &gateway.name)?)
-}
-
-/// Whether it was made by us: another ADD may have been quicker.
-fn make(host: &mut Socket, bridge: &Link, name: &IfName) -> Result<bool> {
+pub fn make_gateway(host: &mut Socket, bridge: &Link, name: &IfName) -> Result<bool> {
     let port = format!("veth{}", digest(&["VLAN gateway", name.as_str()], 11));
     let port = IfName::try_from(port.as_str()).coded(Code::INTERNAL, "port of the VLAN gateway")?;
     let own = open_own().io("open the machine's network namespace")?;

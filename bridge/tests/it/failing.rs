@@ -332,21 +332,31 @@ fn without_the_right_to_the_network_it_says_which() {
 /// The kernel has done it, and nobody knows: what the answer would have told is looked for and taken back.
 #[test]
 fn an_answer_that_got_lost_leaves_nothing() {
-    let bed = Bed::new();
-    let conf = bed.conf(&json!({"ipMasq": true, "macspoofchk": true}));
-    warm_up(&conf);
-    let (before, pod) = (Snapshot::take(), Container::new());
-    let add = call("ADD", &conf, "c1", &pod);
-    let answers = points(&add).into_iter().filter(|point| point.name == "recvfrom" && point.can_fail());
-    let answers: Vec<Point> = answers.collect();
-    del(&conf, "c1", &pod).ok();
-    assert!(answers.len() > 10, "{answers:?}");
-    for point in answers {
-        if inject(&add, &point, "error=ENOBUFS").is_ok() {
-            del(&conf, "c1", &pod).ok();
+    for new in [false, true] {
+        let bed = Bed::new();
+        let conf = bed.conf(&json!({"ipMasq": true, "macspoofchk": true}));
+        warm_up(&conf);
+        let clear = || {
+            if new {
+                bed.host.ip("link del br1");
+            }
+        };
+        clear();
+        let (before, pod) = (Snapshot::take(), Container::new());
+        let add = call("ADD", &conf, "c1", &pod);
+        let answers = points(&add).into_iter().filter(|point| point.name == "recvfrom" && point.can_fail());
+        let answers: Vec<Point> = answers.collect();
+        del(&conf, "c1", &pod).ok();
+        clear();
+        assert!(answers.len() > 10, "{answers:?}");
+        for point in answers {
+            if inject(&add, &point, "error=ENOBUFS").is_ok() {
+                del(&conf, "c1", &pod).ok();
+                clear();
+            }
+            let label = format!("the bridge is new: {new}, {} ({})", point.text, point.nth);
+            assert_eq!(Snapshot::take(), before, "{label}");
+            assert!(bed.leases().is_empty() && !pod.ip("link").contains("eth0"), "{label}");
         }
-        let label = format!("{} ({})", point.text, point.nth);
-        assert_eq!(Snapshot::take(), before, "{label}");
-        assert!(bed.leases().is_empty() && !pod.ip("link").contains("eth0"), "{label}");
     }
 }
