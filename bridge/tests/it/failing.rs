@@ -334,9 +334,12 @@ fn without_the_right_to_the_network_it_says_which() {
 fn an_answer_that_got_lost_leaves_nothing() {
     for new in [false, true] {
         let bed = Bed::new();
-        let conf = bed.conf(&json!({"ipMasq": true, "macspoofchk": true}));
+        // Without IPAM all is done by one process, whose system calls are numbered the same each time.
+        let conf = bed.conf(&json!({"ipam": null, "isGateway": null, "macspoofchk": true}));
         warm_up(&conf);
+        // What a DEL leaves for the next ADD, and a failed ADD takes away where nobody uses it.
         let clear = || {
+            bed.host.run("nft", &["flush", "ruleset"]);
             if new {
                 bed.host.ip("link del br1");
             }
@@ -348,15 +351,17 @@ fn an_answer_that_got_lost_leaves_nothing() {
         let answers: Vec<Point> = answers.collect();
         del(&conf, "c1", &pod).ok();
         clear();
-        assert!(answers.len() > 10, "{answers:?}");
+        assert!(answers.len() > 5, "{}", answers.len());
         for point in answers {
-            if inject(&add, &point, "error=ENOBUFS").is_ok() {
+            let answer = inject(&add, &point, "error=ENOBUFS");
+            if answer.is_ok() {
                 del(&conf, "c1", &pod).ok();
                 clear();
             }
-            let label = format!("the bridge is new: {new}, {} ({})", point.text, point.nth);
+            let label =
+                format!("the bridge is new: {new}, {} ({}): {}", point.text, point.nth, answer.stderr);
             assert_eq!(Snapshot::take(), before, "{label}");
-            assert!(bed.leases().is_empty() && !pod.ip("link").contains("eth0"), "{label}");
+            assert!(!pod.ip("link").contains("eth0"), "{label}");
         }
     }
 }
