@@ -134,7 +134,7 @@ impl Bridge {
         note(&changes, |changes| changes.filtering = filtering);
         if made {
             sysctl::use_addresses_at_once(&conf.bridge);
-            ignore_router_advertisements(&conf.bridge);
+            sysctl::ignore_router_advertisements(&conf.bridge);
         }
         let missing = [
             set_up.then(|| link::set_up(link.index, true)),
@@ -181,7 +181,7 @@ impl Bridge {
             let leave = self.link.default_pvid.filter(|_| !veth.vlan.preserve_default);
             vlan::tag_port(host, port, &vlans, leave)?;
         }
-        ignore_router_advertisements(&veth.host);
+        sysctl::ignore_router_advertisements(&veth.host);
         Ok(AttachedBridge { link: self.link, changes: self.changes, given_mac })
     }
 }
@@ -381,11 +381,6 @@ fn delete_addresses(host: &mut Socket, link: &Link, addresses: &[IpNet]) -> anyh
     Ok(())
 }
 
-/// A rogue router in a container must not configure the host (CVE-2020-10749). Without IPv6 there is no such key.
-pub(crate) fn ignore_router_advertisements(name: &IfName) {
-    sysctl::wish(&Key::V6(name, "accept_ra"), "0");
-}
-
 fn explain_port(refusal: Refusal, bridge: &IfName, attachment: &Attachment) -> Error {
     if refusal.errno == Errno::EEXIST {
         // Neither name was taken a moment ago.
@@ -577,6 +572,23 @@ impl Inside<'_> {
     }
 }
 
+/// Waits until packets reach these addresses; see [`route::await_local`]. `open` opens a socket in `socket`'s namespace.
+///
+/// # Errors
+/// Code 5 when the kernel does not get that far in time.
+pub fn await_addresses(
+    socket: &mut Socket,
+    nets: &[IpNet],
+    open: impl FnOnce() -> Result<Socket>,
+) -> Result<()> {
+    let of_v6 = nets.iter().filter_map(|net| match net {
+        IpNet::V6(net) => Some(net.addr()),
+        IpNet::V4(_) => None,
+    });
+    route::await_local(socket, &of_v6.collect::<Vec<_>>(), PATIENCE, open)
+        .map_err(|error: Error| error.context("the kernel does not begin to use the IPv6 addresses"))
+}
+
 /// Runs inside the container.
 fn set_sysctls(ifname: &IfName, has_v6: bool, dad: Dad) -> Result<()> {
     if has_v6 {
@@ -598,7 +610,7 @@ fn set_sysctls(ifname: &IfName, has_v6: bool, dad: Dad) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the bridge port is up, and says how it and the bridge are then: a bridge's address may change while
+/// Waits until the bridge port and the bridge's own end are up, and says how it and the bridge are then: a bridge's address may change while
 /// ports come and go.
 ///
 /// # Errors
@@ -614,8 +626,10 @@ pub fn await_port(host: &mut Socket, port: &IfName, bridge: &IfName) -> Result<(
 }
 
 fn look_at_both(host: &mut Socket, port: &IfName, bridge: &IfName) -> Result<Option<(Link, Link)>, Refusal> {
-    let links = look(host, port, bridge)?;
-    Ok(links.0.running.then_some(links))
+    let (port, bridge) = look(host, port, bridge)?;
+    // A port may be held back by the spanning tree for half a minute, and the bridge's own end with it.
+    let ready = port.running && (bridge.running || bridge.spanning_tree);
+    Ok(ready.then_some((port, bridge)))
 }
 
 /// The bridge port and the bridge as they are now.

@@ -8,7 +8,7 @@
 //! 3. the bridge is looked up (or made) and the veth pair made, peer inside, host end on the bridge, in one message;
 //! 4. IPAM's answer is read; addresses, link-up and routes go into the container in one send;
 //! 5. the bridge gets the gateway's address, the host forwards, nf_tables get an element, each only where missing;
-//! 6. the port is waited for, by event.
+//! 6. the port and the IPv6 addresses are waited for, by event, until packets get through.
 //!
 //! Every step pushes its way back on the [`Undo`] stack. The host veth's name is derived from the attachment and its
 //! alias says whose it is, so DEL and GC need neither the namespace nor a result.
@@ -21,7 +21,7 @@ pub mod plan;
 pub mod spoof;
 pub mod vlan;
 
-use apply::{Bridge as HostBridge, BridgeLock, Inside, Veth, await_port};
+use apply::{Bridge as HostBridge, BridgeLock, Inside, Veth, await_addresses, await_port};
 use check::Check;
 use cni_common::invoke::{Ipam, refuse_as_ipam};
 use cni_common::kernel::netlink::{Link, Socket, addr, link};
@@ -87,6 +87,8 @@ impl Plugin for Bridge {
             Layer::L2 { up: false } => apply::look(&mut host, &veth.host, &conf.bridge)?,
             _ => await_port(&mut host, &veth.host, &conf.bridge)?,
         };
+        await_addresses(&mut host, &l3.gateways, || Ok(Socket::route()?))?;
+        await_addresses(&mut inside.socket, &l3.nets(), || netns.run(|| Ok(Socket::route()?)))?;
         if !l3.gateways.is_empty() && gateway.is_none() {
             bridge.pin_mac(&mut host, &mut bridge_link)?;
         }

@@ -5,7 +5,6 @@
 //! VLAN as its PVID. It is made by the first ADD and stays, as the bridge does. Its alias is set when all is done, so
 //! one without (an ADD that was killed, another release of the plugin) is completed by the next.
 
-use crate::apply::ignore_router_advertisements;
 use cni_common::kernel::netlink::link::{VethPair, random_mac};
 use cni_common::kernel::netlink::vlan::{self, Membership, Vlans};
 use cni_common::kernel::netlink::{Link, Socket, all_ok, link};
@@ -236,9 +235,9 @@ pub fn complete_gateway(host: &mut Socket, bridge: &Link, conf: &GatewayConf) ->
     let native = [(conf.vid, Membership::NATIVE)].into_iter().collect();
     tag_port(host, port.index, &native, bridge.default_pvid)?;
     if let Ok(name) = IfName::try_from(port.name.as_str()) {
-        ignore_router_advertisements(&name);
+        sysctl::ignore_router_advertisements(&name);
     }
-    ignore_router_advertisements(&conf.name);
+    sysctl::ignore_router_advertisements(&conf.name);
     sysctl::use_addresses_at_once(&conf.name);
     let up = [port.index, gateway.index].map(|index| link::set_up(index, true));
     all_ok(host.batch(up.into_iter().chain([link::set_alias(gateway.index, DONE)]).collect())?)?;

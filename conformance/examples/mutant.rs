@@ -219,6 +219,9 @@ fn change_machine(call: &Call, mutation: &str, failed: bool) -> std::io::Result<
             );
         }
         "leaves-it-down" if is("ADD") && !failed => inside("ip link set eth0 down")?,
+        "too-early" if is("ADD") && !failed => {
+            inside("ip -6 route del local fd00:83::2 dev eth0 table local")?;
+        }
         "leaves-route-out" if is("ADD") && !failed => inside("ip route del 192.0.2.0/24")?,
         "takes-others-routes" if is("DEL") => inside("ip route del default")?,
         "later-route-last" if is("ADD") && !failed && call.conf()["name"] == "net2" => {

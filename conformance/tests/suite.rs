@@ -346,12 +346,13 @@ const MUTANTS: [(&str, &str, &str); 54] = [
     ("leaves-lease", "host-local", "del.leaves-nothing"),
 ];
 /// As [`MUTANTS`].
-const MORE_MUTANTS: [(&str, &str, &str); 9] = [
+const MORE_MUTANTS: [(&str, &str, &str); 10] = [
     ("first-network-alone", "portmap", "portmap.two-networks"),
     ("one-network", "bridge", "add.two-networks"),
     ("takes-others-routes", "bridge", "del.first-network"),
     ("later-route-last", "bridge", "add.two-default-routes"),
     ("leaves-it-down", "bridge", "add.up"),
+    ("too-early", "bridge", "bridge.v6-at-once"),
     ("leaves-route-out", "bridge", "add.result.routes"),
     ("makes-interface-twice", "bridge", "del.leaves-nothing-inside"),
     ("touches-others", "portmap", "del.others"),

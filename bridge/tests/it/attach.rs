@@ -1,9 +1,8 @@
 //! An attachment's life when all goes well.
 
 use crate::bed::{Bed, add, call, check, del, inside, merge, warm_up};
-use cni_conformance::{Call, Container, Snapshot};
+use cni_conformance::{Container, Snapshot};
 use serde_json::{Value, json};
-use std::collections::HashSet;
 
 #[test]
 fn a_dual_stack_pod_reaches_its_gateway_and_leaves_nothing() {
@@ -150,66 +149,4 @@ fn two_interfaces_of_one_container_live_and_die_independently() {
     on("eth0", "DEL", &again).ok();
     assert_eq!(Snapshot::take(), before);
     assert!(bed.leases().is_empty());
-}
-
-#[test]
-fn many_adds_at_once_on_a_fresh_machine_all_succeed() {
-    const PODS: usize = 40;
-    let bed = Bed::new();
-    let conf = bed.conf(&json!({"ipMasq": true, "isDefaultGateway": true}));
-    let pods: Vec<Container> = (0..PODS).map(|_| Container::new()).collect();
-    let calls: Vec<Call> =
-        pods.iter().enumerate().map(|(n, pod)| call("ADD", &conf, &format!("c{n}"), pod)).collect();
-    // The threads inherit this test's namespace.
-    let results: Vec<Value> = std::thread::scope(|scope| {
-        let threads: Vec<_> = calls.iter().map(|call| scope.spawn(|| call.run().ok())).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    });
-    let addresses: HashSet<String> =
-        results.iter().map(|result| result["ips"][0]["address"].to_string()).collect();
-    assert_eq!(addresses.len(), PODS);
-    let bridges = Snapshot::take().links.values().filter(|link| link.contains("\"bridge\"")).count();
-    assert_eq!(bridges, 1);
-    let mac = bed.host.ip("-br link show br1");
-    for (n, (result, pod)) in results.iter().zip(&pods).enumerate() {
-        assert!(mac.contains(result["interfaces"][0]["mac"].as_str().unwrap()), "{mac} {result}");
-        check(&conf, result, &format!("c{n}"), pod).ok();
-        del(&conf, &format!("c{n}"), pod).ok();
-    }
-    assert!(bed.leases().is_empty());
-}
-
-/// A node that boots starts hundreds of pods at once, and nothing is there yet.
-#[test]
-fn three_hundred_at_once_on_a_machine_with_nothing() {
-    const MANY: usize = 300;
-    cni_conformance::raise_file_limit();
-    let bed = Bed::new();
-    let conf = bed.conf(&json!({"ipMasq": true, "isDefaultGateway": true, "macspoofchk": true,
-                                "ipam": bed.ipam(&json!([[{"subnet": "10.1.0.0/16"}], [{"subnet": "fd00:1::/64"}]]))}));
-    let pods: Vec<Container> = (0..MANY).map(|_| Container::new()).collect();
-    let calls: Vec<_> =
-        pods.iter().enumerate().map(|(n, pod)| call("ADD", &conf, &format!("c{n}"), pod)).collect();
-    let answers: Vec<cni_conformance::Answer> = std::thread::scope(|scope| {
-        let running: Vec<_> = calls.iter().map(|call| scope.spawn(|| call.run())).collect();
-        running.into_iter().map(|answer| answer.join().unwrap()).collect()
-    });
-    let links = bed.host.ip("-o link");
-    assert_eq!(links.lines().filter(|line| line.contains("master br1")).count(), MANY);
-    let mac_of = |text: &str| {
-        text.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next().map(ToOwned::to_owned))
-    };
-    let bridge = mac_of(&bed.host.ip("-o link show br1"));
-    let mut addresses = HashSet::new();
-    for (answer, pod) in answers.iter().zip(&pods) {
-        let result = answer.ok();
-        assert_eq!(result["interfaces"][0]["mac"].as_str(), bridge.as_deref());
-        assert_eq!(result["interfaces"][2]["mac"].as_str(), mac_of(&pod.ip("-o link show eth0")).as_deref());
-        for ip in result["ips"].as_array().unwrap() {
-            assert!(addresses.insert(ip["address"].to_string()), "{ip} twice");
-        }
-    }
-    assert_eq!(addresses.len(), 2 * MANY);
-    assert!(pods[MANY - 1].pings("10.1.0.1") && pods[0].pings("fd00:1::1"));
-    assert_eq!(Snapshot::take().rules.matches("comment \"cni/net1/c").count(), 4 * MANY);
 }

@@ -3,6 +3,7 @@
 use cni_conformance::{Answer, Call, Container, Host, Snapshot, leases};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::Path;
 use tempfile::TempDir;
 
 /// A machine with a folder for leases.
@@ -56,6 +57,15 @@ pub fn add(conf: &Value, id: &str, container: &Container) -> Answer {
 
 pub fn del(conf: &Value, id: &str, container: &Container) -> Answer {
     call("DEL", conf, id, container).run()
+}
+
+/// The same by the reference in `dir`.
+pub fn theirs(dir: &Path, command: &str, conf: &Value, id: &str, container: &Container) -> Answer {
+    Call::of(dir, "bridge")
+        .command(command, conf)
+        .attachment(id, "eth0")
+        .netns(container)
+        .run_again_if_tentative()
 }
 
 pub fn check(conf: &Value, result: &Value, id: &str, container: &Container) -> Answer {

@@ -1,6 +1,6 @@
 //! DEL succeeds whatever is already gone, and leaves nothing.
 
-use crate::bed::{Bed, add, call, del, warm_up, with_prev};
+use crate::bed::{Bed, add, call, del, theirs, warm_up, with_prev};
 use cni_conformance::{Container, Snapshot, write_file};
 use serde_json::{Value, json};
 
@@ -171,17 +171,11 @@ fn the_link_goes_even_when_ipam_is_missing_and_that_is_said() {
 
 #[test]
 fn of_what_the_reference_plugin_made() {
-    let reference = cni_conformance::reference_dir();
     let bed = Bed::new();
     let conf = bed.conf(&json!({"cniVersion": "1.0.0"}));
     warm_up(&conf);
     let (before, pod) = (Snapshot::take(), Container::new());
-    cni_conformance::Call::of(&reference, "bridge")
-        .command("ADD", &conf)
-        .attachment("c1", "eth0")
-        .netns(&pod)
-        .run()
-        .ok();
+    theirs(&cni_conformance::reference_dir(), "ADD", &conf, "c1", &pod).ok();
     assert_eq!(bed.leases().len(), 2);
     del(&conf, "c1", &pod).ok();
     assert_eq!(Snapshot::take(), before);

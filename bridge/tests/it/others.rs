@@ -1,9 +1,9 @@
 //! What belongs to others, or may by now: a namespace that another container got, a bridge that somebody
 //! made, rules that somebody flushed, locks that anybody can take.
 
-use crate::bed::{Bed, add, call, check, del, inside, with_prev};
+use crate::bed::{Bed, add, call, check, del, inside, theirs, with_prev};
 use crate::masquerade::outside;
-use cni_conformance::{Call, Container, Snapshot, reference_dir, write_file};
+use cni_conformance::{Container, Snapshot, reference_dir, write_file};
 use fs2::FileExt;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -46,7 +46,7 @@ fn nor_is_one_that_the_reference_made_there_nor_any_other_link() {
     let mut conf = bed.conf(&json!({"cniVersion": "1.0.0"}));
     let (living, old) = (Container::new(), Container::new());
     let of_reference = |command: &str, conf: &Value, id: &str, pod: &Container| {
-        Call::of(&reference_dir(), "bridge").command(command, conf).attachment(id, "eth0").netns(pod).run()
+        theirs(&reference_dir(), command, conf, id, pod)
     };
     let first = of_reference("ADD", &conf, "old", &old).ok();
     of_reference("ADD", &conf, "new", &living).ok();

@@ -1,6 +1,6 @@
 //! macspoofchk: a container sends by its own Ethernet address only.
 
-use crate::bed::{Bed, add, call, check, del, warm_up};
+use crate::bed::{Bed, add, call, check, del, theirs, warm_up};
 use cni_conformance::{Call, Container, Snapshot, reference_dir};
 use serde_json::{Value, json};
 
@@ -100,9 +100,8 @@ fn a_node_may_swap_plugins_with_containers_on_it() {
     let reference = reference_dir();
     let bed = Bed::new();
     let conf = guarded(&bed);
-    let theirs = |command: &str, conf: &Value, id: &str, pod: &Container| {
-        Call::of(&reference, "bridge").command(command, conf).attachment(id, "eth0").netns(pod).run()
-    };
+    let theirs =
+        |command: &str, conf: &Value, id: &str, pod: &Container| theirs(&reference, command, conf, id, pod);
     // What the reference leaves after its own ADD and DEL stays: table and base chain.
     let warm = Container::new();
     theirs("ADD", &conf, "w", &warm).ok();

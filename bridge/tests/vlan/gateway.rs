@@ -1,6 +1,6 @@
 //! The gateway of a VLAN: a veth of its own beside the bridge.
 
-use crate::bed::{Bed, add, call, check, del};
+use crate::bed::{Bed, add, call, check, del, theirs};
 use crate::ports::vlans;
 use cni_conformance::{Answer, Call, Container, Snapshot, raise_file_limit, reference_dir};
 use serde_json::{Value, json};
@@ -71,8 +71,7 @@ fn one_that_is_not_whole_is_completed() {
             let mut conf = tagged(bed, 100, "10.100.0.0/24");
             conf["cniVersion"] = json!("1.0.0");
             let pod = Container::new();
-            let reference = Call::of(&reference_dir(), "bridge");
-            reference.command("ADD", &conf).attachment("before", "eth0").netns(&pod).run().ok();
+            theirs(&reference_dir(), "ADD", &conf, "before", &pod).ok();
             del(&conf, "before", &pod).ok();
         }),
     ];

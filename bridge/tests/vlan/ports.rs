@@ -1,6 +1,6 @@
 //! The container's port: which VLANs it carries, and whose frames come through.
 
-use crate::bed::{Bed, add, call, check, del, traced_add, warm_up};
+use crate::bed::{Bed, add, call, check, del, theirs, traced_add, warm_up};
 use cni_conformance::{Call, Container, Snapshot, reference_dir};
 use serde_json::{Value, json};
 
@@ -262,9 +262,8 @@ fn gateway_port(bed: &Bed) -> String {
 /// Release 1.1 leaves its ports in the default VLAN, without a key to say otherwise; ours takes them out.
 #[test]
 fn as_the_reference_does_but_for_the_default_vlan_and_nodes_may_swap() {
-    let reference = |command: &str, conf: &Value, pod: &Container| {
-        Call::of(&reference_dir(), "bridge").command(command, conf).attachment("c1", "eth0").netns(pod).run()
-    };
+    let reference =
+        |command: &str, conf: &Value, pod: &Container| theirs(&reference_dir(), command, conf, "c1", pod);
     let state = |theirs: bool| {
         let bed = Bed::new();
         let conf = bed.conf(&json!({"vlan": 100, "cniVersion": "1.0.0", "preserveDefaultVlan": true}));

@@ -90,3 +90,9 @@ pub fn wish(key: &Key, value: &str) {
 pub fn use_addresses_at_once(ifname: &IfName) {
     wish(&Key::V6(ifname, "accept_dad"), "0");
 }
+
+/// Lets a link that leads to containers configure nothing on the host: a router in a container may be a rogue
+/// (CVE-2020-10749). Without IPv6 there is no such key.
+pub fn ignore_router_advertisements(ifname: &IfName) {
+    wish(&Key::V6(ifname, "accept_ra"), "0");
+}

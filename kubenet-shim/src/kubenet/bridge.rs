@@ -103,6 +103,7 @@ fn create(socket: &mut Socket, node: &Node, changed: &mut Vec<String>) -> Result
         made => {
             made.map_err(|refusal| refusal.of_module("bridge"))?;
             sysctl::use_addresses_at_once(&node.bridge);
+            sysctl::ignore_router_advertisements(&node.bridge);
             changed.push(format!("{} made", node.bridge));
         }
     }

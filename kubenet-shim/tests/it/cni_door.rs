@@ -40,6 +40,8 @@ fn a_pod_lives_and_dies() {
     assert!(addresses.contains("10.1.0.1/24") && addresses.contains("fd00:1::1/64"), "{addresses}");
     // What others send to a pod by IPv6 passes from the first moment.
     assert!(addresses.contains("fe80::") && !addresses.contains("tentative"), "{addresses}");
+    let accept_ra = std::fs::read_to_string("/proc/sys/net/ipv6/conf/cbr0/accept_ra").unwrap();
+    assert_eq!(accept_ra.trim(), "0", "no pod is the node's router");
     call("CHECK", &with_result(&conf, &result), "c1", &pod).run().ok();
     call("STATUS", &conf, "", &pod).run().ok();
     // Nothing of the config is needed to take it down.

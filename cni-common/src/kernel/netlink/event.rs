@@ -16,6 +16,8 @@ pub enum Group {
     Link,
     /// An IPv6 address came, went or changed.
     Ipv6Addr,
+    /// An IPv6 route came, went or changed, of whatever table.
+    Ipv6Route,
 }
 
 impl Group {
@@ -23,6 +25,7 @@ impl Group {
         match self {
             Self::Link => 1,
             Self::Ipv6Addr => 9,
+            Self::Ipv6Route => 11,
         }
     }
 }

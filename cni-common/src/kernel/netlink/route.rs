@@ -3,6 +3,7 @@
 use super::RouteNetlinkMessage;
 use super::SET;
 use super::addr::family;
+use super::event::{self, Group};
 use super::socket::{Message, Socket};
 use crate::kernel::refusal::Refusal;
 use crate::spec::Route;
@@ -14,7 +15,9 @@ use netlink_packet_route::route::{
     RouteType,
 };
 use nix::errno::Errno;
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 /// `RT_TABLE_MAIN`
 pub const MAIN_TABLE: u32 = 254;
@@ -89,17 +92,75 @@ pub fn list(socket: &mut Socket) -> Result<Vec<Found>, Refusal> {
 /// # Errors
 /// Any refusal but that there is no route.
 pub fn link_to(socket: &mut Socket, ip: IpAddr) -> Result<Option<u32>, Refusal> {
-    let mut body = RouteMessage::default();
-    body.header.address_family = family(ip);
-    body.header.destination_prefix_length = IpNet::from(ip).max_prefix_len();
-    body.attributes = vec![RouteAttribute::Destination(ip.into())];
-    let doing = format!("look up the route to {ip}");
-    let body = RouteNetlinkMessage::GetRoute(body);
-    match socket.get(Message { doing, flags: NLM_F_REQUEST, body }) {
+    match socket.get(way_to(ip)) {
         Ok(RouteNetlinkMessage::NewRoute(route)) => Ok(read(&route).first().and_then(|found| found.link)),
         Ok(_) => Ok(None),
         Err(refusal) if matches!(refusal.errno, Errno::ENETUNREACH | Errno::EHOSTUNREACH) => Ok(None),
         Err(refusal) => Err(refusal),
+    }
+}
+
+/// Waits until the kernel takes packets to these addresses as the machine's own, as it does with an IPv4 address from
+/// the moment that it is added. With an IPv6 address, even one without duplicate address detection, it begins with
+/// that later, from a queue that all namespaces share: when hundreds of containers start, seconds later. Until then
+/// nobody can reach the address, and no neighbour is answered.
+///
+/// `open` opens a socket in `socket`'s namespace.
+///
+/// # Errors
+/// `ETIMEDOUT` after `limit`; `EINTR` when a signal told us to stop; the kernel's refusal; what `open` says.
+pub fn await_local<E: From<Refusal>>(
+    socket: &mut Socket,
+    ips: &[Ipv6Addr],
+    limit: Duration,
+    open: impl FnOnce() -> Result<Socket, E>,
+) -> Result<(), E> {
+    // Mostly it is done by now.
+    if ips.is_empty() || are_local(socket, ips)? {
+        return Ok(());
+    }
+    let ready = || {
+        let local = list_local(socket)?;
+        Ok(ips.iter().all(|ip| local.contains(ip)).then_some(()))
+    };
+    Ok(event::wait(&mut open()?, Group::Ipv6Route, limit, ready)?)
+}
+
+/// The quick question. A rule, or a VRF's table, may hide from this what the list shows.
+fn are_local(socket: &mut Socket, ips: &[Ipv6Addr]) -> Result<bool, Refusal> {
+    let found = socket.get_all(ips.iter().map(|ip| way_to((*ip).into())).collect())?;
+    Ok(found.iter().all(|answer| {
+        matches!(answer, Ok(RouteNetlinkMessage::NewRoute(route)) if route.header.kind == RouteType::Local)
+    }))
+}
+
+/// The IPv6 addresses of this machine that packets reach.
+fn list_local(socket: &mut Socket) -> Result<HashSet<Ipv6Addr>, Refusal> {
+    let mut body = RouteMessage::default();
+    body.header.address_family = AddressFamily::Inet6;
+    let found = socket.dump("list local routes", &RouteNetlinkMessage::GetRoute(body))?;
+    let destination = |message: RouteNetlinkMessage| match message {
+        RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Local => {
+            route.attributes.into_iter().find_map(|attribute| match attribute {
+                RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(ip),
+                _ => None,
+            })
+        }
+        _ => None,
+    };
+    Ok(found.into_iter().filter_map(destination).collect())
+}
+
+/// Asks which route the kernel would take to `ip`.
+fn way_to(ip: IpAddr) -> Message<RouteNetlinkMessage> {
+    let mut body = RouteMessage::default();
+    body.header.address_family = family(ip);
+    body.header.destination_prefix_length = IpNet::from(ip).max_prefix_len();
+    body.attributes = vec![RouteAttribute::Destination(ip.into())];
+    Message {
+        doing: format!("look up the route to {ip}"),
+        flags: NLM_F_REQUEST,
+        body: RouteNetlinkMessage::GetRoute(body),
     }
 }
 
