@@ -56,6 +56,8 @@ fn three_hundred_at_once_on_a_machine_with_nothing() {
         let running: Vec<_> = calls.iter().zip(&pods).map(|each| scope.spawn(move || add(each))).collect();
         running.into_iter().map(|answer| answer.join().unwrap()).collect()
     });
+    let here = bed.host.ip("-6 route show table local");
+    assert!(here.contains("local fd00:1::1 dev br1 "), "packets to the gateway do not arrive yet: {here}");
     let links = bed.host.ip("-o link");
     assert_eq!(links.lines().filter(|line| line.contains("master br1")).count(), MANY);
     let mac_of = |text: &str| {
