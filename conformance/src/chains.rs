@@ -53,9 +53,21 @@ impl Chain {
         let plugins = if self.executables.iter().any(|name| name == "kubenet-shim") {
             json!([self.kubenet(dir)])
         } else {
-            self.plugins(dir)
+            self.plugins(dir, "chain0", 84)
         };
-        let list = json!({"cniVersion": self.version, "name": "chain", "plugins": plugins});
+        self.parse("chain", &plugins)
+    }
+
+    /// Another network, of plugins without `kubenet-shim`, for containers that are on two of them.
+    ///
+    /// # Errors
+    /// When the version is none.
+    pub fn second_list(&self, dir: &Path) -> Result<ConfList> {
+        self.parse("second", &self.plugins(dir, "second0", 85))
+    }
+
+    fn parse(&self, name: &str, plugins: &Value) -> Result<ConfList> {
+        let list = json!({"cniVersion": self.version, "name": name, "plugins": plugins});
         ConfList::parse(list.to_string().as_bytes())
     }
 
@@ -65,12 +77,12 @@ impl Chain {
                "capabilities": {"portMappings": true, "bandwidth": true}})
     }
 
-    fn plugins(&self, dir: &Path) -> Value {
-        let mut ranges = vec![json!([{"subnet": "10.84.0.0/16"}])];
+    fn plugins(&self, dir: &Path, bridge: &str, net: u8) -> Value {
+        let mut ranges = vec![json!([{"subnet": format!("10.{net}.0.0/16")}])];
         if self.dual {
-            ranges.push(json!([{"subnet": "fd00:84::/64"}]));
+            ranges.push(json!([{"subnet": format!("fd00:{net}::/64")}]));
         }
-        let bridge = json!({"type": "bridge", "bridge": "chain0", "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true,
+        let bridge = json!({"type": "bridge", "bridge": bridge, "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true,
             "ipam": {"type": "host-local", "dataDir": dir.join("leases"), "ranges": ranges}});
         let mut plugins = vec![bridge];
         for (name, capability) in [("portmap", "portMappings"), ("bandwidth", "bandwidth")] {

@@ -1,13 +1,14 @@
-//! A machine with one attachment that nothing may disturb, and a container that comes and goes.
+//! A machine with one attachment that nothing may disturb, and a container that comes to its network and goes, and is on a
+//! second one all the time.
 
 use super::audit::audit;
 use super::wrapped::Wrapped;
 use crate::chains::{Chain, endpoint, tell};
 use crate::snapshot::difference;
-use crate::{Container, Host};
+use crate::{Container, Host, Snapshot};
 use cni_common::invoke::PluginPath;
 use cni_common::runtime::{Cache, ConfList, Endpoint, Runtime};
-use cni_common::spec::Success;
+use cni_common::spec::{IfName, Success};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io;
@@ -52,6 +53,8 @@ pub struct Node {
     bystander: Endpoint,
     _beside: Container,
     pod: Container,
+    /// The other network of the container, and how it is on it.
+    second: (ConfList, Endpoint),
     pings: Vec<Child>,
     baseline: Vec<String>,
     dir: TempDir,
@@ -75,8 +78,11 @@ impl Node {
             timeout: Some(LIMIT),
         };
         let list = chain.list(dir.path()).map_err(|error| tell("its config", &error))?;
-        let beside = Container::new();
+        let (beside, pod) = (Container::new(), Container::new());
         let bystander = endpoint("bystander", &beside, 7000)?;
+        let second = chain.second_list(dir.path()).map_err(|error| tell("its other config", &error))?;
+        let ifname = IfName::try_from("eth1").map_err(|error| error.to_string())?;
+        let on_second = Endpoint { ifname, ..endpoint("pod", &pod, 9000)? };
         let mut node = Self {
             wrapped,
             unchecked: None,
@@ -84,7 +90,8 @@ impl Node {
             list,
             bystander,
             _beside: beside,
-            pod: Container::new(),
+            pod,
+            second: (second, on_second),
             pings: vec![],
             baseline: vec![],
             dir,
@@ -93,12 +100,14 @@ impl Node {
         node.runtime
             .add(&node.list, &node.bystander)
             .map_err(|error| tell("ADD of the bystander", &error))?;
+        let on_second = node.runtime.add(&node.second.0, &node.second.1);
+        node.second.1.result = Some(on_second.map_err(|error| tell("ADD on the second network", &error))?);
         let result = node.operate(Verb::Add)?.unwrap_or_default();
         node.unchecked = node.check(result).err();
         node.operate(Verb::Del)?;
         node.life()?;
         node.pings = chain.first_addresses().iter().map(|address| ping(address)).collect::<Result<_, _>>()?;
-        node.baseline = audit(node.dir.path());
+        node.baseline = node.look();
         Ok(node)
     }
 
@@ -133,9 +142,22 @@ impl Node {
         self.operate(Verb::Del).map(drop)
     }
 
-    /// Whether the machine is as before all faults.
+    /// Whether the machine and the container's other network are as before all faults.
     pub fn is_as_before(&self) -> Result<(), String> {
-        difference(&self.baseline, &audit(self.dir.path())).map_or(Ok(()), Err)
+        difference(&self.baseline, &self.look()).map_or(Ok(()), Err)?;
+        if self.unchecked.is_some() {
+            return Ok(());
+        }
+        let checked = self.runtime.check(&self.second.0, &self.second.1);
+        checked.map_err(|error| tell("CHECK on the second network", &error))
+    }
+
+    fn look(&self) -> Vec<String> {
+        let mut lines = audit(self.dir.path());
+        let inside = Snapshot::inside(self.pod.path().as_ref()).lines();
+        lines.extend(inside.into_iter().map(|line| format!("inside {line}")));
+        lines.sort();
+        lines
     }
 
     /// Ends it: the bystander has to be well, and have missed nothing. Gives the number of pings.
@@ -148,6 +170,9 @@ impl Node {
             let checked = self.runtime.check(&self.list, &self.bystander);
             checked.map_err(|error| tell("CHECK of the bystander", &error))?;
         }
+        self.runtime
+            .del(&self.second.0, &self.second.1)
+            .map_err(|error| tell("DEL on the second network", &error))?;
         self.runtime
             .del(&self.list, &self.bystander)
             .map_err(|error| tell("DEL of the bystander", &error))?;
