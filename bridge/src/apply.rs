@@ -1,6 +1,7 @@
 //! Doing it: the bridge, the veth pair, the inside of the container. Each step that changes something pushes its way
 //! back.
 
+use crate::PATIENCE;
 use crate::conf::{Conf, Mtu, Reflect};
 use crate::plan::{L3, readdress};
 use crate::vlan::{self, GatewayConf, VlanConf};
@@ -24,9 +25,6 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// How long the bridge port may take to come up, and duplicate address detection to end.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What this ADD changed about the bridge, for its undo.
 #[allow(clippy::struct_excessive_bools, reason = "each is undone by itself")]

@@ -35,6 +35,10 @@ use plan::L3;
 use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::time::Duration;
+
+/// How long a port may take to come up, an address to be used, and duplicate address detection to end.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The plugin.
 pub struct Bridge;

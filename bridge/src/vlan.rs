@@ -5,6 +5,9 @@
 //! VLAN as its PVID. It is made by the first ADD and stays, as the bridge does. Its alias is set when all is done, so
 //! one without (an ADD that was killed, another release of the plugin) is completed by the next.
 
+use crate::PATIENCE;
+use cni_common::kernel::Refusal;
+use cni_common::kernel::netlink::event::{self, Group};
 use cni_common::kernel::netlink::link::{VethPair, random_mac};
 use cni_common::kernel::netlink::vlan::{self, Membership, Vlans};
 use cni_common::kernel::netlink::{Link, Socket, all_ok, link};
@@ -240,8 +243,22 @@ pub fn complete_gateway(host: &mut Socket, bridge: &Link, conf: &GatewayConf) ->
     sysctl::ignore_router_advertisements(&conf.name);
     sysctl::use_addresses_at_once(&conf.name);
     let up = [port.index, gateway.index].map(|index| link::set_up(index, true));
-    all_ok(host.batch(up.into_iter().chain([link::set_alias(gateway.index, DONE)]).collect())?)?;
+    all_ok(host.batch(up.into())?)?;
+    await_port(host, port.index)?;
+    host.ack(link::set_alias(gateway.index, DONE))?;
     Ok(gateway)
+}
+
+/// Waits until frames get through the port with that index.
+fn await_port(host: &mut Socket, index: u32) -> Result<()> {
+    let is_up = || {
+        let port = link::find_index(host, index)?;
+        let port =
+            port.ok_or_else(|| Refusal::new("the VLAN gateway was deleted meanwhile", Errno::ENODEV))?;
+        Ok(port.running.then_some(()))
+    };
+    let up = event::wait(&mut Socket::route()?, Group::Link, PATIENCE, is_up);
+    up.map_err(|refusal| Error::from(refusal).context("the VLAN gateway does not come up"))
 }
 
 /// Whether it was made by us, to the end.
