@@ -608,7 +608,7 @@ fn set_sysctls(ifname: &IfName, has_v6: bool, dad: Dad) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the bridge port and the bridge's own end are up, and says how it and the bridge are then: a bridge's address may change while
+/// Waits until the bridge port is up, and says how it and the bridge are then: a bridge's address may change while
 /// ports come and go.
 ///
 /// # Errors
@@ -624,10 +624,8 @@ pub fn await_port(host: &mut Socket, port: &IfName, bridge: &IfName) -> Result<(
 }
 
 fn look_at_both(host: &mut Socket, port: &IfName, bridge: &IfName) -> Result<Option<(Link, Link)>, Refusal> {
-    let (port, bridge) = look(host, port, bridge)?;
-    // A port may be held back by the spanning tree for half a minute, and the bridge's own end with it.
-    let ready = port.running && (bridge.running || bridge.spanning_tree);
-    Ok(ready.then_some((port, bridge)))
+    let links = look(host, port, bridge)?;
+    Ok(links.0.running.then_some(links))
 }
 
 /// The bridge port and the bridge as they are now.

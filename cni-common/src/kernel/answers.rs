@@ -61,9 +61,9 @@ fn read_shaping(bytes: &[u8]) {
 
 fn read_netfilter(bytes: &[u8]) {
     for message in payloads(parse::<NetfilterMessage>(bytes)) {
-        drop(nft::elements::read(message.clone()));
         drop(conntrack::read(message));
     }
+    drop(parse::<nft::element_list::ElementList>(bytes));
 }
 
 fn payloads<M, E>(messages: Result<Vec<NetlinkMessage<M>>, E>) -> impl Iterator<Item = M> {

@@ -7,9 +7,8 @@ use crate::kernel::refusal::{Refusal, absent_ok};
 use crate::spec::{Attachment, IfName, MacAddr};
 use netlink_packet_core::NLM_F_REQUEST;
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecUnspec, BridgeStpState, InetDevConf, InfoBridge, InfoBridgePort, InfoData, InfoKind,
-    InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
-    State,
+    AfSpecInet, AfSpecUnspec, InetDevConf, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData,
+    InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
 };
 use nix::errno::Errno;
 use std::hash::{BuildHasher, RandomState};
@@ -59,8 +58,6 @@ pub struct Link {
     pub hairpin: bool,
     /// Bridge port flag: no frames to other isolated ports.
     pub isolated: bool,
-    /// Of a bridge: whether it takes part in a spanning tree, which holds back new ports.
-    pub spanning_tree: bool,
     /// Of a bridge: whether its ports are told apart by VLANs.
     pub vlan_filtering: bool,
     /// Of a bridge: the VLAN that a new port carries without a tag, 0 for none; `None` when this kernel's bridges
@@ -114,7 +111,6 @@ impl Link {
             LinkInfo::Data(InfoData::Bridge(settings)) => {
                 for setting in settings {
                     match setting {
-                        InfoBridge::StpState(state) => self.spanning_tree = state != BridgeStpState::Disabled,
                         InfoBridge::VlanFiltering(on) => self.vlan_filtering = on,
                         InfoBridge::VlanDefaultPvid(vid) => self.default_pvid = Some(vid),
                         _ => {}

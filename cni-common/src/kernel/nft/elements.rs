@@ -1,22 +1,23 @@
 //! Elements of sets and maps: a key, the chain that its packets go to, and whose it is.
 
+use super::element_list::ElementList;
 use super::object::{Chain, Family, SET, Set, message, octets};
 use super::transaction::Transaction;
 use crate::kernel::netlink::{Message, Socket};
 use crate::kernel::refusal::Refusal;
 use crate::spec::{IfName, MacAddr};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
+use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, NfTablesMessage, SetElementAttribute, SetElementList, SetElementMessage,
     Verdict, VerdictAttribute,
 };
-use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 use nix::errno::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The key of an element: its fields one after the other, each filled up to a multiple of four bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Key(Vec<u8>);
+pub struct Key(pub(super) Vec<u8>);
 
 /// The kernel keeps interface names in `IFNAMSIZ` bytes.
 const IFNAMSIZ: usize = 16;
@@ -213,10 +214,11 @@ pub fn find_element(
     key: &Key,
 ) -> Result<Option<Element>, Refusal> {
     let body = NfTablesMessage::GetSetElement(change(set, key, vec![]));
-    let body = NetfilterMessage::new(family.header(), body);
+    let body = ElementList::Ask(NetfilterMessage::new(family.header(), body));
     let doing = format!("look into nf_tables set {} {}", set.table, set.name);
     match socket.get(Message { doing, flags: NLM_F_REQUEST, body }) {
-        Ok(found) => Ok(read(found).into_iter().next()),
+        Ok(ElementList::Found(elements)) => Ok(elements.into_iter().next()),
+        Ok(ElementList::Ask(_)) => Ok(None),
         Err(refusal) if refusal.errno == Errno::ENOENT => Ok(None),
         Err(refusal) => Err(refusal),
     }
@@ -231,47 +233,16 @@ pub fn elements(socket: &mut Socket, family: Family, set: &Set) -> Result<Vec<El
         vec![SetElementList::Table(set.table.to_owned()), SetElementList::Set(set.name.to_owned())];
     let body = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
     let doing = format!("list nf_tables set {} {}", set.table, set.name);
-    match socket.dump(&doing, &NetfilterMessage::new(family.header(), body)) {
-        Ok(found) => Ok(found.into_iter().flat_map(read).collect()),
+    let question = ElementList::Ask(NetfilterMessage::new(family.header(), body));
+    let elements = |message| match message {
+        ElementList::Found(elements) => elements,
+        ElementList::Ask(_) => vec![],
+    };
+    match socket.dump(&doing, &question) {
+        Ok(found) => Ok(found.into_iter().flat_map(elements).collect()),
         Err(refusal) if refusal.errno == Errno::ENOENT => Ok(vec![]),
         Err(refusal) => Err(refusal),
     }
-}
-
-pub(in crate::kernel) fn read(message: NetfilterMessage) -> Vec<Element> {
-    let NetfilterMessageInner::NfTables(NfTablesMessage::NewSetElement(list)) = message.inner else {
-        return vec![];
-    };
-    let lists = list.attributes.into_iter().filter_map(|attribute| match attribute {
-        SetElementList::Elements(elements) => Some(elements),
-        _ => None,
-    });
-    let elements = lists.flatten().filter_map(|item| match item {
-        ListAttribute::Element(attributes) => read_element(attributes),
-        _ => None,
-    });
-    elements.collect()
-}
-
-fn read_element(attributes: Vec<SetElementAttribute>) -> Option<Element> {
-    let mut key = None;
-    let mut tag = None;
-    let (mut chain, mut data) = (None, None);
-    for attribute in attributes {
-        match attribute {
-            SetElementAttribute::Key(DataAttribute::Value(bytes)) => key = Some(Key(bytes)),
-            SetElementAttribute::UserData(bytes) => tag = read_comment(&bytes),
-            SetElementAttribute::Data(DataAttribute::Value(bytes)) => data = Some(Key(bytes)),
-            SetElementAttribute::Data(DataAttribute::Verdict(verdict)) => {
-                chain = verdict.into_iter().find_map(|part| match part {
-                    VerdictAttribute::Chain(name) => Some(name),
-                    _ => None,
-                });
-            }
-            _ => {}
-        }
-    }
-    Some(Element { key: key?, tag: tag.unwrap_or_default(), chain: chain.unwrap_or_default(), data })
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! ([`Object`]) say in [`object`] what they are. Elements of a set carry their owner's tag, in the form that
 //! `nft list ruleset` prints as a comment.
 
-pub(in crate::kernel) mod elements;
+pub(in crate::kernel) mod element_list;
+mod elements;
 mod object;
 mod transaction;
 
