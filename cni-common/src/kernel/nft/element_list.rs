@@ -114,3 +114,61 @@ fn read_data(bytes: &[u8]) -> Result<(Option<Key>, Option<String>), DecodeError>
     })?;
     Ok((value, chain))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::netlink::socket::parse;
+    use netlink_packet_core::NetlinkPayload;
+
+    /// An attribute, filled up to a multiple of four bytes.
+    fn attribute(kind: u8, value: &[u8]) -> Vec<u8> {
+        let len = u8::try_from(4 + value.len()).unwrap();
+        let mut bytes = [&[len, 0, kind, 0], value].concat();
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    /// `NFT_MSG_NEWSETELEM` with these elements.
+    fn list(elements: &[u8]) -> Vec<u8> {
+        let attributes = [attribute(1, b"t\0"), attribute(3, elements)].concat();
+        let len = u8::try_from(20 + attributes.len()).unwrap();
+        let head = [len, 0, 0, 0, 12, 10, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0];
+        [&head[..], &attributes].concat()
+    }
+
+    fn found(bytes: &[u8]) -> Vec<Element> {
+        match parse::<ElementList>(bytes).unwrap().remove(0).payload {
+            NetlinkPayload::InnerMessage(ElementList::Found(elements)) => elements,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn keys_chains_values_and_comments_are_read() {
+        let key = |n: u8| attribute(1, &attribute(1, &[10, 0, 0, n]));
+        let verdict =
+            attribute(2, &attribute(2, &[attribute(1, &[0; 4]), attribute(2, b"pod-1\0")].concat()));
+        let comment = attribute(6, &[0, 2, b'x', 0]);
+        let first = attribute(1, &[key(1), verdict, comment].concat());
+        let second = attribute(1, &[key(2), attribute(2, &attribute(1, &[9; 8]))].concat());
+        // One without a key is none.
+        let third = attribute(1, &attribute(6, &[0, 1, 0]));
+        let elements = found(&list(&[first, second, third].concat()));
+        let element = |n, tag: &str, chain: &str, data| Element {
+            key: Key(vec![10, 0, 0, n]),
+            tag: tag.to_owned(),
+            chain: chain.to_owned(),
+            data,
+        };
+        assert_eq!(elements, [element(1, "x", "pod-1", None), element(2, "", "", Some(Key(vec![9; 8])))]);
+    }
+
+    #[test]
+    fn lengths_that_contradict_each_other_are_an_error() {
+        let mut element = attribute(1, &attribute(1, &attribute(1, &[0; 8])));
+        // The key says to have 140 bytes, of 12.
+        element[8] = 140;
+        assert!(parse::<ElementList>(&list(&element)).is_err());
+    }
+}
