@@ -201,19 +201,20 @@ fn change_answer(call: &Call, mutation: &str, answer: &mut Answer) {
 /// What is done to the machine behind the plugin's back.
 fn change_machine(call: &Call, mutation: &str, failed: bool) -> std::io::Result<()> {
     let is = |verb: &str| call.verb == verb;
-    // Each call leaves something of its own.
+    // Each call leaves something of its own: 62,500 calls come and go before a number is used again.
     let number = std::process::id();
+    let octets = format!("{}.{}", number / 250 % 250, number % 250);
     match mutation {
         "leaves-veth" if is("ADD") && failed => ip(&format!("link add left{number} type bridge"))?,
         "leaves-veth-on-del" if is("DEL") => ip(&format!("link add left{number} type bridge"))?,
-        "leaves-address" if is("DEL") => ip(&format!("addr add 203.0.113.{}/32 dev lo", number % 250))?,
+        "leaves-address" if is("DEL") => ip(&format!("addr add 10.99.{octets}/32 dev lo"))?,
         "leaves-rule" if is("DEL") => {
             Command::new("nft").args(["add", "table", "ip", &format!("left{number}")]).status()?;
         }
         "leaves-lease" if is("DEL") => {
             let data = call.conf()["ipam"]["dataDir"].as_str().unwrap_or_default().to_owned();
             cni_conformance::write_file(
-                &Path::new(&data).join(format!("net1/10.83.0.{}", 200 + number % 50)),
+                &Path::new(&data).join(format!("net1/10.99.{octets}")),
                 "left\r\neth0",
                 0o600,
             );
