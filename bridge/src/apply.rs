@@ -570,7 +570,8 @@ impl Inside<'_> {
     }
 }
 
-/// Waits until packets reach these addresses; see [`route::await_local`]. `open` opens a socket in `socket`'s namespace.
+/// Waits until packets reach these addresses; see [`route::await_local`]. `open` opens a socket in `socket`'s
+/// namespace.
 ///
 /// # Errors
 /// Code 5 when the kernel does not get that far in time.

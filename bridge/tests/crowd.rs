@@ -1,5 +1,5 @@
-//! Hundreds of containers at once. They keep the kernel busy for seconds, for all namespaces of the machine, so no other
-//! test runs beside these.
+//! Hundreds of containers at once. They keep the kernel busy for seconds, for all namespaces of the machine, so
+//! no other test runs beside these.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail at any line")]
 

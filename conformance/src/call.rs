@@ -204,20 +204,16 @@ impl Call {
             Err(error) => panic!("{}: {error}", self.program.display()),
         }
     }
-}
 
-/// How often a plugin of others is asked that the kernel kept waiting.
-const TRIES: usize = 6;
-
-impl Call {
-    /// Runs a plugin of others whose ADD gives up after five seconds in which the kernel did not come to the end of
-    /// duplicate address detection. The kernel does that for all namespaces in one queue, so other tests make this long:
-    /// that is taken back, and asked again.
+    /// As [`Self::run`], for a plugin of others whose ADD gives up when duplicate address detection takes more than
+    /// five seconds. The kernel does that for all namespaces in one queue, so other tests can make this long. Such an
+    /// ADD is taken back, and asked again.
     ///
     /// # Panics
     /// When it can't be started.
     #[must_use]
     pub fn run_again_if_tentative(&self) -> Answer {
+        const TRIES: usize = 6;
         for _ in 1..TRIES {
             let answer = self.run();
             if answer.is_ok() || !answer.stdout.contains("still has tentative addresses") {

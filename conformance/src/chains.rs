@@ -82,7 +82,8 @@ impl Chain {
         if self.dual {
             ranges.push(json!([{"subnet": format!("fd00:{net}::/64")}]));
         }
-        let bridge = json!({"type": "bridge", "bridge": bridge, "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true,
+        let bridge = json!({"type": "bridge", "bridge": bridge,
+            "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true,
             "ipam": {"type": "host-local", "dataDir": dir.join("leases"), "ranges": ranges}});
         let mut plugins = vec![bridge];
         for (name, capability) in [("portmap", "portMappings"), ("bandwidth", "bandwidth")] {

@@ -1,5 +1,5 @@
-//! A machine with one attachment that nothing may disturb, and a container that comes to its network and goes, and is on a
-//! second one all the time.
+//! A machine with one attachment that nothing may disturb, and a container that comes to its network and goes,
+//! and is on a second one all the time.
 
 use super::audit::audit;
 use super::wrapped::Wrapped;

@@ -202,9 +202,10 @@ pub const CASES: &[Case] = &[
         pings(bed, &pod, "10.83.0.1")?;
         pings(bed, &pod, "fd00:83::1")
     }),
-    bridge(must("bridge.v6-at-once", ISSUES, "when ADD is done, packets reach the container's IPv6 address")).check(|bed| {
+    bridge(must("bridge.v6-at-once", ISSUES, "after ADD packets reach the container's IPv6 address")).check(|bed| {
         let pod = bed.pod();
-        let ask = bed.ask("ADD", &pod).set("/ipam/ranges", json!([[{"subnet": "fd00:83::/64"}]])).set("/ipam/routes", json!([]));
+        let ranges = json!([[{"subnet": "fd00:83::/64"}]]);
+        let ask = bed.ask("ADD", &pod).set("/ipam/ranges", ranges).set("/ipam/routes", json!([]));
         let result = bed.added(&pod, ask)?;
         let there = bed.inside(&pod, "ip", "-6 route show table local");
         let address = first_address(&result);
