@@ -69,8 +69,7 @@ impl Plugin for Bandwidth {
         if !conf.limits() {
             return Ok(());
         }
-        let prev = request.conf.prev_result()?;
-        let prev = prev.ok_or_else(|| Error::config("must be called as a chained plugin"))?;
+        let prev = request.conf.required_prev_result()?;
         let mut socket = Socket::route()?;
         let netns = target.open_netns()?;
         let veth = veth::host_end(&netns, &target.attachment.ifname, &prev, &mut socket)?;
@@ -82,12 +81,11 @@ impl Plugin for Bandwidth {
     }
 
     fn status(&self, request: &Request) -> Result<()> {
-        let unavailable = |error: Error| Error::new(Code::NOT_AVAILABLE, error.msg()).details(error.cause());
-        let conf = Conf::read(&request.conf).map_err(unavailable)?;
+        let conf = Conf::read(&request.conf)?;
         if conf.limits() {
             // A kernel without traffic control does not know the question.
             let answer = Socket::route().and_then(|mut socket| tc::qdisc(&mut socket, LO, Hook::Root));
-            answer.map_err(|refusal| unavailable(refusal.into()))?;
+            answer?;
         }
         Ok(())
     }

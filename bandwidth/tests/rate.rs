@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail at any line")]
 
-use cni_conformance::{Call, Container, Host};
+use cni_harness::{Call, Container, Host};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 

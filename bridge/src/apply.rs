@@ -1,21 +1,21 @@
 //! Doing it: the bridge, the veth pair, the inside of the container. Each step that changes something pushes its way
 //! back.
 
-use crate::PATIENCE;
-use crate::conf::{Conf, Mtu, Reflect};
-use crate::plan::{L3, readdress};
+use crate::conf::{Conf, Reflect};
+use crate::plan::readdress;
 use crate::vlan::{self, GatewayConf, VlanConf};
 use anyhow::{Context, anyhow};
 use cni_common::disk::{FileLock, Patience};
+use cni_common::interface::conf::Mtu;
+use cni_common::interface::site::{PATIENCE, Site};
 use cni_common::kernel::netlink::addr::Dad;
 use cni_common::kernel::netlink::event::{self, Group};
 use cni_common::kernel::netlink::link::{NewBridge, PortFlags, VethPair, high_mac, random_mac};
-use cni_common::kernel::netlink::{Link, Socket, addr, all_ok, link, route};
+use cni_common::kernel::netlink::{Link, Socket, addr, all_ok, link};
 use cni_common::kernel::netns::Netns;
-use cni_common::kernel::sysctl::{self, Key};
+use cni_common::kernel::sysctl::{self};
 use cni_common::kernel::{Refusal, absent_ok, forwarding};
 use cni_common::spec::{Attachment, Code, Coded, Error, IfName, MacAddr, Result};
-use cni_common::undo::Undo;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use std::fs::DirBuilder;
@@ -111,13 +111,8 @@ impl Bridge {
     ///
     /// # Errors
     /// Code 7 when a link of that name is no bridge; code 5: what the kernel says.
-    pub fn ensure(
-        host: &mut Socket,
-        conf: &Conf,
-        mtu: Option<u32>,
-        lock: BridgeLock,
-        undo: &mut Undo,
-    ) -> Result<Self> {
+    pub fn ensure(site: &mut Site, conf: &Conf, mtu: Option<u32>, lock: BridgeLock) -> Result<Self> {
+        let (host, undo) = (&mut site.host, &mut site.undo);
         let changes = Arc::new(Mutex::new(BridgeChanges::default()));
         let (name, gateway) = (conf.bridge.clone(), conf.vlan_gateway.clone());
         let to_undo = Arc::clone(&changes);
@@ -147,32 +142,24 @@ impl Bridge {
     ///
     /// # Errors
     /// Code 5: what the kernel says.
-    pub fn attach(
-        self,
-        host: &mut Socket,
-        veth: &Veth,
-        netns: &Netns,
-        undo: &mut Undo,
-    ) -> Result<AttachedBridge> {
+    pub fn attach(self, site: &mut Site, veth: &Veth) -> Result<AttachedBridge> {
+        let Site { undo, attachment, netns, host, .. } = site;
         let given_mac = veth.mac.unwrap_or_else(random_mac);
         let pair = VethPair {
             host: &veth.host,
             host_mac: high_mac(),
             bridge: self.link.index,
-            container: &veth.attachment.ifname,
+            container: &attachment.ifname,
             container_mac: given_mac,
             netns: netns.as_raw_fd(),
             mtu: veth.mtu,
         };
-        let mark = link::mark_port(&veth.host, &veth.attachment.tag(), veth.flags);
+        let mark = link::mark_port(&veth.host, &attachment.tag(), veth.flags);
         // The kernel's answer may get lost. A veth of that name that another ADD made has another address.
         let (name, mac) = (veth.host.clone(), pair.host_mac);
         undo.push(format!("veth {name}"), move || delete_own(&name, mac));
         let mut answers = host.batch(vec![link::create_veth(&pair), mark])?.into_iter();
-        answers
-            .next()
-            .unwrap_or(Ok(()))
-            .map_err(|refusal| explain_port(refusal, &self.name, veth.attachment))?;
+        answers.next().unwrap_or(Ok(())).map_err(|refusal| explain_port(refusal, &self.name, attachment))?;
         answers.try_for_each(|answer| answer)?;
         if let Some(vlans) = veth.vlan.of_port() {
             let port = link::find(host, &veth.host)?.map_or(0, |port| port.index);
@@ -198,14 +185,14 @@ impl AttachedBridge {
     ///
     /// # Errors
     /// Code 7 when another address is in the way; code 5: what the kernel says.
-    pub fn become_gateway(&self, host: &mut Socket, conf: &Conf, plan: &L3) -> Result<Option<Link>> {
+    pub fn become_gateway(&self, host: &mut Socket, conf: &Conf, gateways: &[IpNet]) -> Result<Option<Link>> {
         let vlan_gateway = match &conf.vlan_gateway {
             Some(gateway) => Some(self.vlan_gateway(host, gateway)?),
             None => None,
         };
         let carrier = vlan_gateway.as_ref().unwrap_or(&self.link);
         let have: Vec<IpNet> = addr::list(host, carrier.index)?.iter().map(|addr| addr.net).collect();
-        let todo = readdress(&carrier.name, &have, &plan.gateways, conf.force_address)?;
+        let todo = readdress(&carrier.name, &have, gateways, conf.force_address)?;
         for net in &todo.delete {
             absent_ok(host.ack(addr::delete(carrier.index, *net)))?;
         }
@@ -220,7 +207,7 @@ impl AttachedBridge {
                 other => other?,
             }
         }
-        enable_forwarding(&plan.gateways)?;
+        enable_forwarding(gateways)?;
         Ok(vlan_gateway)
     }
 
@@ -406,8 +393,6 @@ fn delete_link(host: &mut Socket, index: u32) -> anyhow::Result<()> {
 
 /// The veth pair to make.
 pub struct Veth<'a> {
-    /// Whose it is.
-    pub attachment: &'a Attachment,
     /// The name of the host end.
     pub host: IfName,
     mac: Option<MacAddr>,
@@ -422,19 +407,9 @@ impl<'a> Veth<'a> {
     ///
     /// # Errors
     /// Code 101 when it is: nothing of a living attachment is touched.
-    pub fn plan(
-        host: &mut Socket,
-        inside: &mut Socket,
-        conf: &'a Conf,
-        attachment: &'a Attachment,
-    ) -> Result<Self> {
-        if link::find(inside, &attachment.ifname)?.is_some() {
-            let msg = format!("the interface {} already exists in the container", attachment.ifname);
-            return Err(Error::new(Code::ALREADY_ADDED, msg)
-                .details("CNI_IFNAME has to name a new one; DEL the attachment before it is added again"));
-        }
+    pub fn plan(site: &mut Site, conf: &'a Conf) -> Result<Self> {
+        let (host, attachment) = (&mut site.host, site.attachment);
         Ok(Self {
-            attachment,
             host: free_name(host, attachment)?,
             mac: conf.mac,
             mtu: mtu(host, conf.mtu)?,
@@ -485,128 +460,6 @@ fn goes_away(host: &mut Socket, name: &IfName) -> Result<bool> {
         Err(refusal) if refusal.errno == Errno::ETIMEDOUT => Ok(false),
         other => Ok(other.map(|()| true)?),
     }
-}
-
-/// The container's end of the veth pair.
-pub struct Inside<'a> {
-    /// The container's namespace.
-    pub netns: &'a Netns,
-    /// A socket in there.
-    pub socket: Socket,
-    /// The interface's name.
-    pub ifname: &'a IfName,
-}
-
-impl Inside<'_> {
-    /// The interface as it is now.
-    ///
-    /// # Errors
-    /// Code 5 when it has gone.
-    pub fn look(&mut self) -> Result<Link> {
-        let found = link::find(&mut self.socket, self.ifname)?;
-        found.ok_or_else(|| {
-            Error::new(Code::IO, format!("{} was deleted inside the container meanwhile", self.ifname))
-        })
-    }
-
-    /// Sets the interface up, without addresses.
-    ///
-    /// # Errors
-    /// Code 5: what the kernel says.
-    pub fn set_up(&mut self, index: u32) -> Result<()> {
-        Ok(self.socket.ack(link::set_up(index, true))?)
-    }
-
-    /// Addresses, link up, routes: one send.
-    ///
-    /// # Errors
-    /// Code 5: what the kernel says to the first that it refuses.
-    pub fn configure(&mut self, index: u32, plan: &L3, dad: Dad) -> Result<()> {
-        let (ifname, has_v6) = (self.ifname, plan.has_v6());
-        self.netns.run(|| set_sysctls(ifname, has_v6, dad))?;
-        let mut batch = vec![link::announce_addresses(index)];
-        batch.extend(plan.ips.iter().map(|ip| addr::add(index, ip.address, dad)));
-        batch.push(link::set_up(index, true));
-        let before_routes = batch.len();
-        batch.extend(plan.routes.iter().map(|route| route::add(index, route, plan.gateway_for(route))));
-        let mut answers = self.socket.batch(batch)?;
-        // The interface is new: the very same route is one of ours, in other words.
-        for answer in &mut answers[before_routes..] {
-            if answer.as_ref().is_err_and(|refusal| refusal.errno == Errno::EEXIST) {
-                *answer = Ok(());
-            }
-        }
-        all_ok(answers).map_err(|refusal| {
-            let exists = refusal.errno == Errno::EEXIST;
-            let error =
-                Error::from(refusal).context(format!("failed to configure {ifname} inside the container"));
-            if exists { error.context("two addresses of the network are the same") } else { error }
-        })?;
-        if has_v6 && dad == Dad::AsConfigured {
-            self.await_dad(index)?;
-        }
-        Ok(())
-    }
-
-    /// Waits until no address of ours is tentative any more.
-    fn await_dad(&mut self, index: u32) -> Result<()> {
-        let mut events = self.netns.run(|| Ok(Socket::route()?))?;
-        let socket = &mut self.socket;
-        let settled = event::wait(&mut events, Group::Ipv6Addr, PATIENCE, || {
-            let addresses = addr::list(socket, index)?;
-            if let Some(failed) = addresses.iter().find(|addr| addr.dad_failed) {
-                return Ok(Some(Err(failed.net)));
-            }
-            Ok((!addresses.iter().any(|addr| addr.tentative)).then_some(Ok(())))
-        });
-        let settled = settled
-            .map_err(|refusal| Error::from(refusal).context("duplicate address detection did not end"))?;
-        settled.map_err(|net| {
-            Error::new(
-                Code::IO,
-                format!("duplicate address: somebody on the network already has {}", net.addr()),
-            )
-        })
-    }
-}
-
-/// Waits until packets reach these addresses; see [`route::await_local`]. `open` opens a socket in `socket`'s
-/// namespace.
-///
-/// # Errors
-/// Code 5 when the kernel does not get that far in time.
-pub fn await_addresses(
-    socket: &mut Socket,
-    nets: &[IpNet],
-    open: impl FnOnce() -> Result<Socket>,
-) -> Result<()> {
-    let of_v6 = nets.iter().filter_map(|net| match net {
-        IpNet::V6(net) => Some(net.addr()),
-        IpNet::V4(_) => None,
-    });
-    route::await_local(socket, &of_v6.collect::<Vec<_>>(), PATIENCE, open)
-        .map_err(|error: Error| error.context("the kernel does not begin to use the IPv6 addresses"))
-}
-
-/// Runs inside the container.
-fn set_sysctls(ifname: &IfName, has_v6: bool, dad: Dad) -> Result<()> {
-    if has_v6 {
-        let lo = IfName::try_from("lo").coded(Code::INTERNAL, "lo")?;
-        for name in [&lo, ifname] {
-            sysctl::ensure(&Key::V6(name, "disable_ipv6"), "0").io(format!("switch IPv6 on for {name}"))?;
-        }
-    }
-    // With the first, who had the address before is forgotten by its neighbours; with the second, it outlives
-    // a link that is down.
-    let of_v6 = [("ndisc_notify", "1"), ("keep_addr_on_down", "1")];
-    let of_dad = match dad {
-        Dad::AsConfigured => &[("enhanced_dad", "1"), ("accept_dad", "1")][..],
-        Dad::Off => &[("accept_dad", "0")],
-    };
-    for (key, value) in of_v6.iter().filter(|_| has_v6).chain(of_dad) {
-        sysctl::wish(&Key::V6(ifname, key), value);
-    }
-    Ok(())
 }
 
 /// Waits until the bridge port is up, and says how it and the bridge are then: a bridge's address may change while

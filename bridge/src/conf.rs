@@ -1,15 +1,13 @@
 //! The keys that `bridge` knows, from a config's text to values that were checked once.
 
 use crate::vlan::{GatewayConf, TrunkItem, VlanConf};
+use cni_common::interface::conf::{Mtu, ipam, mac};
 use cni_common::kernel::Backend;
 use cni_common::kernel::netlink::addr::Dad;
 use cni_common::plugin::Request;
 use cni_common::spec::conf::{DnsConf, NetConf};
-use cni_common::spec::{Code, Error, IfName, MacAddr, Result, compat};
+use cni_common::spec::{Error, IfName, MacAddr, Result, compat};
 use serde::Deserialize;
-
-/// The MTUs that a veth can have, in bytes (`ETH_MIN_MTU` to `ETH_MAX_MTU`).
-const MTU: std::ops::RangeInclusive<i64> = 68..=65535;
 
 /// A config, checked.
 #[allow(clippy::struct_excessive_bools, reason = "each is a key of its own, and any combination is allowed")]
@@ -49,17 +47,6 @@ pub struct Conf {
     pub dns: DnsConf,
 }
 
-/// Where an MTU comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mtu {
-    /// The kernel's default.
-    Kernel,
-    /// So many bytes.
-    Bytes(u32),
-    /// As the machine's own links have it (`"auto"`, an extension).
-    Auto,
-}
-
 /// How frames get back to where they came from: not at all, or one of two ways that exclude each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reflect {
@@ -96,7 +83,6 @@ struct Wire {
     force_address: bool,
     ip_masq: bool,
     ip_masq_backend: Option<String>,
-    mtu: MtuWire,
     hairpin_mode: bool,
     promisc_mode: bool,
     vlan: i64,
@@ -106,47 +92,7 @@ struct Wire {
     enabledad: bool,
     disable_container_interface: bool,
     port_isolation: bool,
-    ipam: Ipam,
     dns: DnsConf,
-    args: Args,
-    runtime_config: Mac,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a whole number of bytes, or \"auto\"")]
-enum MtuWire {
-    Bytes(i64),
-    Word(Auto),
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Auto {
-    Auto,
-}
-
-impl Default for MtuWire {
-    fn default() -> Self {
-        Self::Bytes(0)
-    }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Ipam {
-    r#type: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Args {
-    cni: Mac,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Mac {
-    mac: String,
 }
 
 impl Conf {
@@ -160,7 +106,7 @@ impl Conf {
         let bridge = IfName::try_from(name)
             .map_err(|bad| Error::config(format!("bridge: {name:.80?} is no name for a link: {bad}")))?;
         let is_gateway = wire.is_gateway || wire.is_default_gateway;
-        let layer = layer(&wire)?;
+        let layer = layer(ipam(&request.conf)?, wire.disable_container_interface)?;
         let vlan = VlanConf::new(wire.vlan, wire.vlan_trunk.as_deref(), wire.preserve_default_vlan)?;
         let vlan_gateway = vlan
             .native
@@ -174,9 +120,9 @@ impl Conf {
             force_address: wire.force_address,
             ip_masq: wire.ip_masq,
             ip_masq_backend: backend(wire.ip_masq_backend.as_deref())?,
-            mtu: mtu(&wire.mtu)?,
+            mtu: Mtu::read(&request.conf)?,
             reflect: reflect(&wire)?,
-            mac: mac(request, &wire)?,
+            mac: mac(request)?,
             dad: if wire.enabledad { Dad::AsConfigured } else { Dad::Off },
             port_isolation: wire.port_isolation,
             mac_spoof_check: wire.macspoofchk,
@@ -207,19 +153,6 @@ fn backend(given: Option<&str>) -> Result<Backend> {
     }
 }
 
-fn mtu(wire: &MtuWire) -> Result<Mtu> {
-    let MtuWire::Bytes(value) = wire else { return Ok(Mtu::Auto) };
-    match u32::try_from(*value) {
-        Ok(0) => Ok(Mtu::Kernel),
-        Ok(mtu) if MTU.contains(value) => Ok(Mtu::Bytes(mtu)),
-        _ => {
-            let msg = format!("mtu: {value} is out of range");
-            let want = "want 68 to 65535 bytes, 0 to leave it to the kernel, or \"auto\"";
-            Err(Error::config(msg).details(want))
-        }
-    }
-}
-
 fn reflect(wire: &Wire) -> Result<Reflect> {
     match (wire.hairpin_mode, wire.promisc_mode) {
         (true, true) => Err(Error::config("cannot set hairpin mode and promiscuous mode at the same time")
@@ -230,32 +163,15 @@ fn reflect(wire: &Wire) -> Result<Reflect> {
     }
 }
 
-fn layer(wire: &Wire) -> Result<Layer> {
-    match (wire.ipam.r#type.as_str(), wire.disable_container_interface) {
-        ("", disabled) => Ok(Layer::L2 { up: !disabled }),
-        (ipam, false) => Ok(Layer::L3 { ipam: ipam.to_owned() }),
-        (ipam, true) => Err(Error::config("cannot use IPAM when DisableContainerInterface flag is set")
-            .details(format!("ipam.type is {ipam:.80?} and disableContainerInterface is true"))),
+fn layer(ipam: Option<String>, disabled: bool) -> Result<Layer> {
+    match (ipam, disabled) {
+        (None, disabled) => Ok(Layer::L2 { up: !disabled }),
+        (Some(ipam), false) => Ok(Layer::L3 { ipam }),
+        (Some(ipam), true) => {
+            Err(Error::config("cannot use IPAM when DisableContainerInterface flag is set")
+                .details(format!("ipam.type is {ipam:.80?} and disableContainerInterface is true")))
+        }
     }
-}
-
-/// The later of the three that is given wins: `CNI_ARGS`, `args.cni.mac`, `runtimeConfig.mac`.
-fn mac(request: &Request, wire: &Wire) -> Result<Option<MacAddr>> {
-    let by_args = request.arg("MAC")?;
-    let given = [
-        ("CNI_ARGS MAC", Code::BAD_ENVIRONMENT, by_args.as_deref().unwrap_or("")),
-        ("args.cni.mac", Code::INVALID_CONFIG, wire.args.cni.mac.as_str()),
-        ("runtimeConfig.mac", Code::INVALID_CONFIG, wire.runtime_config.mac.as_str()),
-    ];
-    let Some((key, code, text)) = given.into_iter().rev().find(|(_, _, text)| !text.is_empty()) else {
-        return Ok(None);
-    };
-    let mac: MacAddr = text.parse().map_err(|bad| Error::new(code, format!("{key}: {bad:.200}")))?;
-    if mac.is_multicast() || mac == MacAddr::ZERO {
-        return Err(Error::new(code, format!("{key}: {mac} can't be an interface's address"))
-            .details("it names a group, or nobody; the first byte has to be even"));
-    }
-    Ok(Some(mac))
 }
 
 /// What DEL and GC look at: as little as they can, so that a config that has since been broken still frees
@@ -279,12 +195,10 @@ impl CleanupConf {
         #[derive(Default, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
         struct Wire {
-            ipam: Ipam,
             ip_masq: bool,
             macspoofchk: bool,
         }
-        let Wire { ipam, ip_masq, macspoofchk } = conf.decode()?;
-        let ipam = Some(ipam.r#type).filter(|name| !name.is_empty());
-        Ok(Self { ipam, ip_masq, mac_spoof_check: macspoofchk })
+        let Wire { ip_masq, macspoofchk } = conf.decode()?;
+        Ok(Self { ipam: ipam(conf)?, ip_masq, mac_spoof_check: macspoofchk })
     }
 }

@@ -16,29 +16,26 @@
 pub mod apply;
 pub mod check;
 pub mod conf;
-pub mod masq;
 pub mod plan;
 pub mod spoof;
 pub mod vlan;
 
-use apply::{Bridge as HostBridge, BridgeLock, Inside, Veth, await_addresses, await_port};
+use apply::{Bridge as HostBridge, BridgeLock, Veth, await_port};
 use check::Check;
-use cni_common::invoke::{Ipam, refuse_as_ipam};
+use cni_common::interface::check::Told;
+use cni_common::interface::l3::L3;
+use cni_common::interface::leave::{marked_by_others, other_address, stays};
+use cni_common::interface::masquerade;
+use cni_common::interface::site::{Site, await_addresses};
+use cni_common::invoke::Ipam;
 use cni_common::kernel::netlink::{Link, Socket, addr, link};
 use cni_common::kernel::{absent_ok, nft};
-use cni_common::plugin::{Added, Command, Plugin, Request, Target};
-use cni_common::spec::name::is_tag;
-use cni_common::spec::{Attachment, Code, Error, IfName, Interface, MacAddr, Result, Success};
-use cni_common::undo::Undo;
+use cni_common::plugin::{Added, Outcome, Plugin, Request, Target};
+use cni_common::spec::{Attachment, Code, Command, Error, IfName, Interface, MacAddr, Result, Success};
 use conf::{CleanupConf, Conf, Layer};
-use plan::L3;
 use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::time::Duration;
-
-/// How long a port may take to come up, an address to be used, and duplicate address detection to end.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The plugin.
 pub struct Bridge;
@@ -49,60 +46,55 @@ impl Plugin for Bridge {
     }
 
     fn add(&self, request: &Request, target: &Target) -> Result<Added> {
-        refuse_as_ipam(self.name())?;
         let conf = Conf::read(request)?;
-        let attachment = &target.attachment;
-        refuse_reserved(&attachment.ifname)?;
-        // Before the lock, so that on failure it runs when that is free.
-        let mut undo = Undo::default();
-        let netns = target.open_netns()?;
-        let lock = BridgeLock::of(&netns)?;
+        let mut site = Site::enter(target)?;
+        // After the site, so that on failure the site's undo runs when the lock is free.
+        let lock = BridgeLock::of(&site.netns)?;
         let _shared = lock.share()?;
-        let mut host = Socket::route()?;
-        let mut socket = netns.run(|| Ok(Socket::route()?))?;
-        let veth = Veth::plan(&mut host, &mut socket, &conf, attachment)?;
-        let mut inside = Inside { netns: &netns, socket, ifname: &attachment.ifname };
+        let veth = Veth::plan(&mut site, &conf)?;
 
         let pending = match &conf.layer {
             Layer::L3 { ipam } => Some(Ipam::find(request, ipam)?.start_add()?),
             Layer::L2 { .. } => None,
         };
-        let bridge = HostBridge::ensure(&mut host, &conf, veth.mtu, lock, &mut undo)?;
-        let bridge = bridge.attach(&mut host, &veth, &netns, &mut undo)?;
-        let container = inside.look()?;
+        let bridge = HostBridge::ensure(&mut site, &conf, veth.mtu, lock)?;
+        let bridge = bridge.attach(&mut site, &veth)?;
+        let container = site.look()?;
         if conf.mac_spoof_check {
-            guard_mac(attachment, &veth.host, bridge.given_mac, &container, &mut undo)?;
+            guard_mac(&mut site, &veth.host, bridge.given_mac, &container)?;
         }
 
-        let ipam = pending.map(|pending| pending.wait(&mut undo)).transpose()?;
-        let l3 = ipam.as_ref().map(|ipam| plan::l3(&conf, ipam)).unwrap_or_default();
+        let ipam = pending.map(|pending| pending.wait(&mut site.undo)).transpose()?;
+        let (l3, gateways) = ipam.as_ref().map(|ipam| plan::l3(&conf, ipam)).unwrap_or_default();
         match conf.layer {
-            Layer::L3 { .. } => inside.configure(container.index, &l3, conf.dad)?,
-            Layer::L2 { up: true } => inside.set_up(container.index)?,
+            Layer::L3 { .. } => site.configure(container.index, &l3, conf.dad)?,
+            Layer::L2 { up: true } => site.set_up(container.index)?,
             Layer::L2 { up: false } => {}
         }
-        let gateway =
-            if l3.gateways.is_empty() { None } else { bridge.become_gateway(&mut host, &conf, &l3)? };
+        let gateway = if gateways.is_empty() {
+            None
+        } else {
+            bridge.become_gateway(&mut site.host, &conf, &gateways)?
+        };
         if conf.ip_masq && !l3.ips.is_empty() {
-            masq::add(conf.ip_masq_backend, attachment, &l3.nets(), &mut undo)?;
+            masquerade::add(conf.ip_masq_backend, site.attachment, &l3.nets(), &mut site.undo)?;
         }
         let (port, mut bridge_link) = match conf.layer {
             // The other end stays down, and so does this one.
-            Layer::L2 { up: false } => apply::look(&mut host, &veth.host, &conf.bridge)?,
-            _ => await_port(&mut host, &veth.host, &conf.bridge)?,
+            Layer::L2 { up: false } => apply::look(&mut site.host, &veth.host, &conf.bridge)?,
+            _ => await_port(&mut site.host, &veth.host, &conf.bridge)?,
         };
-        await_addresses(&mut host, &l3.gateways, || Ok(Socket::route()?))?;
-        await_addresses(&mut inside.socket, &l3.nets(), || netns.run(|| Ok(Socket::route()?)))?;
-        if !l3.gateways.is_empty() && gateway.is_none() {
-            bridge.pin_mac(&mut host, &mut bridge_link)?;
+        await_addresses(&mut site.host, &gateways, || Ok(Socket::route()?))?;
+        site.await_addresses(&l3)?;
+        if !gateways.is_empty() && gateway.is_none() {
+            bridge.pin_mac(&mut site.host, &mut bridge_link)?;
         }
         let dns = conf.dns.or(&ipam.unwrap_or_default().dns);
         let links: Vec<Link> = [bridge_link, port, container].into_iter().chain(gateway).collect();
-        Ok(Added { success: result(&links, &target.sandbox(), l3, dns), undo })
+        Ok(Added { success: result(&links, &target.sandbox(), l3, dns), undo: site.undo })
     }
 
     fn del(&self, request: &Request, target: &Target) -> Result<()> {
-        refuse_as_ipam(self.name())?;
         let conf = CleanupConf::read(&request.conf);
         let attachment = &target.attachment;
         let mut outcome = Outcome::default();
@@ -125,26 +117,22 @@ impl Plugin for Bridge {
     }
 
     fn check(&self, request: &Request, target: &Target) -> Result<()> {
-        refuse_as_ipam(self.name())?;
         let conf = Conf::read(request)?;
         let netns = target.open_netns()?;
         if let Layer::L3 { ipam } = &conf.layer {
             Ipam::find(request, ipam)?.call(Command::Check)?;
         }
-        let prev = request.conf.prev_result()?;
-        let prev = prev.ok_or_else(|| Error::config("Required prevResult missing"))?;
-        let check =
-            Check { conf: &conf, attachment: &target.attachment, sandbox: &target.sandbox(), prev: &prev };
-        check.run(&netns)
+        let prev = request.conf.required_prev_result()?;
+        let told = Told { attachment: &target.attachment, sandbox: &target.sandbox(), prev: &prev };
+        Check { conf: &conf, told }.run(&netns)
     }
 
     fn gc(&self, request: &Request, valid: &[Attachment]) -> Result<()> {
-        refuse_as_ipam(self.name())?;
         let network = &request.conf.name;
         let tags: HashSet<String> = valid.iter().map(Attachment::tag).collect();
         let is_orphan = |tag: &str| network.owns_tag(tag) && !tags.contains(tag);
         let mut outcome = Outcome::default();
-        outcome.note(masq::gc(network, valid));
+        outcome.note(masquerade::gc(network, valid));
         outcome.note(nft::unavailable_ok(spoof::gc(is_orphan)).map_err(Error::from));
         outcome.note(delete_orphans(is_orphan));
         outcome.note(CleanupConf::read(&request.conf).and_then(|conf| match conf.ipam {
@@ -155,65 +143,27 @@ impl Plugin for Bridge {
     }
 
     fn status(&self, request: &Request) -> Result<()> {
-        refuse_as_ipam(self.name())?;
-        let unavailable = |error: Error| Error::new(Code::NOT_AVAILABLE, error.msg()).details(error.cause());
-        let conf = Conf::read(request).map_err(unavailable)?;
-        check::bridge_is_free_or_ours(&conf).map_err(unavailable)?;
+        let conf = Conf::read(request)?;
+        check::bridge_is_free_or_ours(&conf)?;
         if conf.ip_masq {
-            conf.ip_masq_backend.available("ipMasq").map_err(unavailable)?;
+            conf.ip_masq_backend.available("ipMasq")?;
         }
         if conf.mac_spoof_check {
             nft::available().map_err(|refusal| {
                 let msg = "macspoofchk needs nf_tables, which this kernel lacks";
-                unavailable(Error::from(refusal).context(msg))
+                Error::from(refusal).context(msg)
             })?;
         }
         match &conf.layer {
-            Layer::L3 { ipam } => Ipam::find(request, ipam).map_err(unavailable)?.call(Command::Status),
+            Layer::L3 { ipam } => Ipam::find(request, ipam)?.call(Command::Status),
             Layer::L2 { .. } => Ok(()),
         }
     }
 }
 
-/// Goes on after an error and remembers the first.
-#[derive(Default)]
-struct Outcome(Option<Error>);
-
-impl Outcome {
-    fn note(&mut self, result: Result<()>) {
-        if let Err(error) = result {
-            match self.0 {
-                None => self.0 = Some(error),
-                // Only one error fits into the answer.
-                Some(_) => cni_common::log!("bridge: {error}"),
-            }
-        }
-    }
-
-    fn first_error(self) -> Result<()> {
-        self.0.map_or(Ok(()), Err)
-    }
-}
-
-/// To the kernel's sysctls, `all` and `default` are no interfaces.
-fn refuse_reserved(ifname: &IfName) -> Result<()> {
-    match ifname.as_str() {
-        "all" | "default" | "lo" => {
-            Err(Error::new(Code::BAD_ENVIRONMENT, format!("CNI_IFNAME {:?} is reserved", ifname.as_str()))
-                .details("give the container's interface another name, such as eth0"))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Holds the container to the address that it was given: whoever is inside already may have changed that.
-fn guard_mac(
-    attachment: &Attachment,
-    port: &IfName,
-    mac: MacAddr,
-    container: &Link,
-    undo: &mut Undo,
-) -> Result<()> {
+fn guard_mac(site: &mut Site, port: &IfName, mac: MacAddr, container: &Link) -> Result<()> {
+    let attachment = site.attachment;
     if container.mac != Some(mac) {
         let ifname = &attachment.ifname;
         let found = container.mac.map_or("none".to_owned(), |mac| mac.to_string());
@@ -224,7 +174,7 @@ fn guard_mac(
     }
     let owner = attachment.clone();
     // Before it is done: when the kernel's answer gets lost, nobody knows whether it was.
-    undo.push("macspoofchk", move || Ok(nft::unavailable_ok(spoof::undo(&owner, mac))?));
+    site.undo.push("macspoofchk", move || Ok(nft::unavailable_ok(spoof::undo(&owner, mac))?));
     let added = spoof::add(attachment, port, mac);
     added.map_err(|refusal| Error::from(refusal).context("failed to set up macspoofchk"))
 }
@@ -243,7 +193,7 @@ fn end_masquerade(prev: &Success, target: &Target) -> Result<()> {
     let known: Vec<IpAddr> = prev.ips.iter().map(|ip| ip.address.addr()).collect();
     // Rarely asked for: only when iptables has rules of this container's.
     let inside = LazyCell::new(|| addresses_inside(target));
-    masq::delete(&target.attachment, &known, |ip| inside.contains(ip))
+    masquerade::delete(&target.attachment, &known, |ip| inside.contains(ip))
 }
 
 /// All addresses in the container, if it is there.
@@ -266,12 +216,7 @@ fn delete_veth(target: &Target, prev: &Success) -> Result<()> {
     match others_claim(&mut host, &found, target, prev)? {
         None => Ok(absent_ok(inside.ack(link::delete(found.index)))?),
         Some(why) => {
-            cni_common::log!(
-                "bridge: DEL of {}: {} in {} stays: {why}",
-                target.attachment,
-                found.name,
-                target.sandbox()
-            );
+            stays(&found, target, &why);
             Ok(())
         }
     }
@@ -290,17 +235,11 @@ fn others_claim(host: &mut Socket, found: &Link, target: &Target, prev: &Success
         let peer = found.bound_to.map(|index| link::find_index(host, index)).transpose()?.flatten();
         let peer = peer.filter(|peer| peer.is_veth() && peer.bound_to == Some(found.index));
         let Some(peer) = peer else { return Ok(Some("its other end is not here".to_owned())) };
-        let tag = target.attachment.tag();
-        if let Some(other) = peer.alias.filter(|alias| is_tag(alias) && *alias != tag) {
-            return Ok(Some(format!("it is {other}'s")));
+        if let Some(why) = marked_by_others(&peer, &target.attachment) {
+            return Ok(Some(why));
         }
     }
-    // Another plugin marks nothing; but what it answered is known, mostly.
-    let ifname = target.attachment.ifname.as_str();
-    let mut given = prev.interfaces.iter().filter(|one| one.name == ifname && !one.sandbox.is_empty());
-    let mac = found.mac.map(|mac| mac.to_string()).unwrap_or_default();
-    let differs = given.find(|one| !one.mac.is_empty() && !one.mac.eq_ignore_ascii_case(&mac));
-    Ok(differs.map(|given| format!("its address is {mac}, and ADD's was {}", given.mac)))
+    Ok(other_address(found, target, prev))
 }
 
 fn delete_orphans(is_orphan: impl Fn(&str) -> bool) -> Result<()> {

@@ -1,32 +1,21 @@
 //! What to do, decided before it is done. Pure: no kernel, no files.
 
 use crate::conf::Conf;
+use cni_common::interface::l3::L3;
 use cni_common::spec::addr::first_host;
-use cni_common::spec::{Error, IpConfig, Result, Route, Success};
+use cni_common::spec::{Error, Result, Route, Success};
 use ipnet::IpNet;
-use std::net::IpAddr;
 
 /// Where the container's interface stands in a result: after the bridge and the host veth.
 pub const CONTAINER: i64 = 2;
 
-/// What the container and the bridge get on layer 3.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct L3 {
-    /// The container's addresses, as the result gives them.
-    pub ips: Vec<IpConfig>,
-    /// Its routes, as the result gives them.
-    pub routes: Vec<Route>,
-    /// The addresses that the bridge has to have.
-    pub gateways: Vec<IpNet>,
-}
-
-/// Decides layer 3 from what IPAM gave.
+/// Decides layer 3 from what IPAM gave: the container's, and the addresses that the bridge has to have.
 #[must_use]
-pub fn l3(conf: &Conf, ipam: &Success) -> L3 {
-    let mut plan = L3 { routes: dedup(&ipam.routes), ..L3::default() };
-    for ip in &ipam.ips {
+pub fn l3(conf: &Conf, ipam: &Success) -> (L3, Vec<IpNet>) {
+    let (mut plan, mut gateways) = (L3::of(ipam, CONTAINER), Vec::new());
+    for ip in &mut plan.ips {
         let derived = ip.gateway.or_else(|| first_host(&ip.address).filter(|_| conf.is_gateway));
-        plan.ips.push(IpConfig { address: ip.address, gateway: derived, interface: Some(CONTAINER) });
+        ip.gateway = derived;
         let Some(gateway) = derived.filter(|_| conf.is_gateway) else { continue };
         let default = Route::default_via(gateway);
         // A default route that IPAM gave counts, whether it names a gateway or takes the subnet's.
@@ -35,47 +24,11 @@ pub fn l3(conf: &Conf, ipam: &Success) -> L3 {
             plan.routes.push(default);
         }
         let net = IpNet::new(gateway, ip.address.prefix_len()).unwrap_or(ip.address);
-        if !plan.gateways.contains(&net) {
-            plan.gateways.push(net);
+        if !gateways.contains(&net) {
+            gateways.push(net);
         }
     }
-    plan
-}
-
-impl L3 {
-    /// The gateway for `route` when it has none of its own: the first of its family. A route of the scope of a link,
-    /// or narrower, leads to neighbours, past any gateway.
-    #[must_use]
-    pub fn gateway_for(&self, route: &Route) -> Option<IpAddr> {
-        const SCOPE_LINK: u8 = 253;
-        let mut gateways = self.ips.iter().filter_map(|ip| ip.gateway);
-        gateways
-            .find(|gateway| gateway.is_ipv4() == route.dst.addr().is_ipv4())
-            .filter(|_| route.scope.is_none_or(|scope| scope < SCOPE_LINK))
-    }
-
-    /// Whether there is an IPv6 address.
-    #[must_use]
-    pub fn has_v6(&self) -> bool {
-        self.ips.iter().any(|ip| ip.address.addr().is_ipv6())
-    }
-
-    /// The container's addresses with their prefix lengths.
-    #[must_use]
-    pub fn nets(&self) -> Vec<IpNet> {
-        self.ips.iter().map(|ip| ip.address).collect()
-    }
-}
-
-/// The same route twice is one route.
-fn dedup(routes: &[Route]) -> Vec<Route> {
-    let mut unique: Vec<Route> = Vec::new();
-    for route in routes {
-        if !unique.contains(route) {
-            unique.push(route.clone());
-        }
-    }
-    unique
+    (plan, gateways)
 }
 
 /// What has to happen to the bridge's addresses.
@@ -127,6 +80,7 @@ mod tests {
     use super::*;
     use crate::conf::{Layer, Reflect};
     use cni_common::kernel::netlink::addr::Dad;
+    use cni_common::spec::IpConfig;
     use cni_common::spec::conf::DnsConf;
 
     fn conf(is_gateway: bool, is_default_gateway: bool) -> Conf {
@@ -137,7 +91,7 @@ mod tests {
             force_address: false,
             ip_masq: false,
             ip_masq_backend: cni_common::kernel::Backend::Auto,
-            mtu: crate::conf::Mtu::Kernel,
+            mtu: cni_common::interface::conf::Mtu::Kernel,
             reflect: Reflect::Off,
             mac: None,
             dad: Dad::Off,
@@ -172,14 +126,14 @@ mod tests {
     #[test]
     fn gateways_come_from_ipam_or_are_the_first_host() {
         let given = ipam(&[("10.1.0.5/16", None), ("fd00::5/64", Some("fd00::99"))], &[]);
-        let plan = l3(&conf(true, false), &given);
-        assert_eq!(plan.gateways, [net("10.1.0.1/16"), net("fd00::99/64")]);
+        let (plan, gateways) = l3(&conf(true, false), &given);
+        assert_eq!(gateways, [net("10.1.0.1/16"), net("fd00::99/64")]);
         assert_eq!(plan.ips[0].gateway, Some("10.1.0.1".parse().unwrap()));
         assert!(plan.ips.iter().all(|ip| ip.interface == Some(2)));
         assert_eq!(plan.routes, []);
 
-        let without = l3(&conf(false, false), &given);
-        assert_eq!((without.gateways, without.ips[0].gateway), (vec![], None));
+        let (without, gateways) = l3(&conf(false, false), &given);
+        assert_eq!((gateways, without.ips[0].gateway), (vec![], None));
     }
 
     #[test]
@@ -189,11 +143,11 @@ mod tests {
             ("10.2.0.5/16", Some("10.2.0.1")),
             ("fd00::5/64", Some("fd00::1")),
         ];
-        let plan = l3(&conf(true, true), &ipam(&both, &[]));
+        let (plan, _) = l3(&conf(true, true), &ipam(&both, &[]));
         let defaults: Vec<_> = plan.routes.iter().map(|route| route.gw.unwrap().to_string()).collect();
         assert_eq!(defaults, ["10.1.0.1", "fd00::1"]);
 
-        let plan = l3(&conf(true, true), &ipam(&both, &["0.0.0.0/0", "::/0", "0.0.0.0/0"]));
+        let (plan, _) = l3(&conf(true, true), &ipam(&both, &["0.0.0.0/0", "::/0", "0.0.0.0/0"]));
         assert_eq!(
             plan.routes.len(),
             2,
@@ -209,7 +163,7 @@ mod tests {
         let mut policy = ipam(&both[..1], &["0.0.0.0/0"]);
         policy.routes[0].table = Some(100);
         assert_eq!(
-            l3(&conf(true, true), &policy).routes.len(),
+            l3(&conf(true, true), &policy).0.routes.len(),
             2,
             "a default route of another table is another matter"
         );

@@ -14,7 +14,7 @@
 use cni_common::kernel::netlink::Socket;
 use cni_common::kernel::nft::{
     Chain, Data, Element, Family, Field, Hook, Key, Match, Rule, Set, Transaction, Value, Verdict,
-    delete_element, delete_unused_table, elements, find_element, has_chain, insert_element, rules, uses,
+    delete_unused_table, elements, find_element, has_chain, rules, uses,
 };
 use cni_common::kernel::{Refusal, absent_ok, unused_ok};
 use cni_common::spec::{Attachment, IfName, MacAddr};
@@ -65,8 +65,8 @@ fn insertion(
     mac: MacAddr,
 ) -> Transaction {
     let tag = attachment.tag();
-    insert_element(&mut transaction, FAMILY, &PORTS, (&Key::port(port), Value::None), &tag);
-    insert_element(&mut transaction, FAMILY, &ADDRESSES, (&Key::port_and_mac(port, mac), Value::None), &tag);
+    transaction.insert_element(FAMILY, &PORTS, (&Key::port(port), Value::None), &tag);
+    transaction.insert_element(FAMILY, &ADDRESSES, (&Key::port_and_mac(port, mac), Value::None), &tag);
     transaction
 }
 
@@ -93,7 +93,7 @@ type Found = Vec<(Set<'static>, Element)>;
 
 fn remove(transaction: &mut Transaction, found: &Found) {
     for (set, element) in found {
-        delete_element(transaction, FAMILY, set, &element.key);
+        transaction.delete_element(FAMILY, set, &element.key);
     }
 }
 
@@ -211,7 +211,7 @@ pub fn gc(is_orphan: impl Fn(&str) -> bool) -> Result<(), Refusal> {
         for element in elements(&mut socket, FAMILY, &set)?.iter().filter(|element| is_orphan(&element.tag)) {
             // Each by itself: a DEL that is quicker with one must not keep the others.
             let mut transaction = Transaction::default();
-            delete_element(&mut transaction, FAMILY, &set, &element.key);
+            transaction.delete_element(FAMILY, &set, &element.key);
             result = result.and(absent_ok(transaction.commit(&mut socket)));
         }
     }

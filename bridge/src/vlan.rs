@@ -5,7 +5,7 @@
 //! VLAN as its PVID. It is made by the first ADD and stays, as the bridge does. Its alias is set when all is done, so
 //! one without (an ADD that was killed, another release of the plugin) is completed by the next.
 
-use crate::PATIENCE;
+use cni_common::interface::site::PATIENCE;
 use cni_common::kernel::Refusal;
 use cni_common::kernel::netlink::event::{self, Group};
 use cni_common::kernel::netlink::link::{VethPair, random_mac};
@@ -13,7 +13,7 @@ use cni_common::kernel::netlink::vlan::{self, Membership, Vlans};
 use cni_common::kernel::netlink::{Link, Socket, all_ok, link};
 use cni_common::kernel::netns::open_own;
 use cni_common::kernel::sysctl;
-use cni_common::spec::name::digest;
+use cni_common::owner::digest;
 use cni_common::spec::{Code, Coded, Error, IfName, Result};
 use nix::errno::Errno;
 use serde::Deserialize;

@@ -8,7 +8,7 @@
 mod bed;
 
 use bed::{Bed, call, check, del};
-use cni_conformance::{Answer, Call, Container, Snapshot, raise_file_limit};
+use cni_harness::{Answer, Call, Container, Snapshot, raise_file_limit};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 

@@ -8,7 +8,7 @@
 mod bed;
 
 use bed::{Bed, add, call, check};
-use cni_conformance::{Container, write_file};
+use cni_harness::{Container, write_file};
 use serde_json::json;
 use std::path::Path;
 

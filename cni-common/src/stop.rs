@@ -10,26 +10,63 @@ use crate::spec::{Code, Coded, Error, Result};
 use nix::errno::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 static TOLD: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// Sees to it that from now on a signal is noticed rather than fatal.
+thread_local! {
+    /// When what this thread does has to be over.
+    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Sees to it that from now on a signal is noticed rather than fatal. Once is enough, also for the calls that follow
+/// within this process.
 ///
 /// # Errors
 /// Code 5: what sigaction(2) says.
 pub fn watch() -> Result<()> {
-    let told = TOLD.get_or_init(Arc::default);
-    for signal in [SIGTERM, SIGINT] {
-        flag::register(signal, Arc::clone(told)).io("watch for SIGTERM and SIGINT")?;
+    if TOLD.get().is_some() {
+        return Ok(());
     }
+    let told = Arc::default();
+    for signal in [SIGTERM, SIGINT] {
+        flag::register(signal, Arc::clone(&told)).io("watch for SIGTERM and SIGINT")?;
+    }
+    // Of two threads that are here at once, one registers a flag that nobody looks at: the one that lost.
+    let _ = TOLD.set(told);
     Ok(())
 }
 
-/// A wait that ends: when its time is over, and at SIGTERM. One that begins after the signal is an undo's:
-/// the signal does not end it, but it is short.
+/// Does `work`, whose waits end at `deadline` as they do at a signal: what is called within this process can't be sent
+/// one. A deadline that is there already stays where it is the earlier one.
+pub fn within<T>(deadline: Option<Instant>, work: impl FnOnce() -> T) -> T {
+    /// Puts the old one back, also when the work panics.
+    struct Restore(Option<Instant>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            DEADLINE.set(self.0);
+        }
+    }
+    let _restore = Restore(DEADLINE.get());
+    DEADLINE.set(deadline.into_iter().chain(DEADLINE.get()).min());
+    work()
+}
+
+/// When what this thread does has to be over; for the threads that it starts ([`within`]).
+#[must_use]
+pub fn deadline() -> Option<Instant> {
+    DEADLINE.get()
+}
+
+fn is_late() -> bool {
+    deadline().is_some_and(|deadline| deadline <= Instant::now())
+}
+
+/// A wait that ends: when its time is over, at the thread's deadline, and at SIGTERM. One that begins after either of
+/// these is an undo's: neither ends it, but it is short.
 #[derive(Debug, Clone, Copy)]
 pub struct Wait {
     deadline: Option<Instant>,
@@ -45,8 +82,9 @@ impl Wait {
     /// Begins one without a limit of its own.
     #[must_use]
     pub fn begin() -> Self {
-        let of_undo = is_told();
-        Self { deadline: of_undo.then(|| Instant::now() + Self::OF_UNDO), heeds_signals: !of_undo }
+        let told = is_told();
+        let deadline = if told || is_late() { Some(Instant::now() + Self::OF_UNDO) } else { deadline() };
+        Self { deadline, heeds_signals: !told }
     }
 
     /// Begins one that ends after `limit`.
@@ -97,8 +135,12 @@ pub fn is_told() -> bool {
 /// Whether to go on.
 ///
 /// # Errors
-/// Code 11 once a signal has come.
+/// Code 11 once a signal has come, or when it is too late.
 pub fn go_on() -> Result<()> {
+    if is_late() {
+        return Err(Error::new(Code::TRY_AGAIN, "the time is over")
+            .details("what had been done was undone, and the call can be repeated"));
+    }
     if is_told() {
         return Err(Error::new(Code::TRY_AGAIN, "stopped by a signal")
             .details("SIGTERM or SIGINT came; what had been done was undone, and the call can be repeated"));

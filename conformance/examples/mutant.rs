@@ -213,7 +213,7 @@ fn change_machine(call: &Call, mutation: &str, failed: bool) -> std::io::Result<
         }
         "leaves-lease" if is("DEL") => {
             let data = call.conf()["ipam"]["dataDir"].as_str().unwrap_or_default().to_owned();
-            cni_conformance::write_file(
+            cni_harness::write_file(
                 &Path::new(&data).join(format!("net1/10.99.{octets}")),
                 "left\r\neth0",
                 0o600,

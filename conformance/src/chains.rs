@@ -1,8 +1,8 @@
 //! Whole chains of plugins, as a node has them: to be broken, or used in numbers.
 
-use crate::Container;
 use cni_common::runtime::{ConfList, Endpoint};
 use cni_common::spec::{ContainerId, Error, IfName, Result};
+use cni_harness::Container;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 

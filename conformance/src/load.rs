@@ -2,10 +2,10 @@
 
 use crate::bench::stats::Times;
 use crate::chains::{Chain, endpoint, tell};
-use crate::{Container, Host, Snapshot, leases, write_file};
 use cni_common::invoke::PluginPath;
 use cni_common::runtime::{Cache, ConfList, Endpoint, Runtime};
 use cni_common::spec::{Attachment, Error};
+use cni_harness::{Container, Host, Snapshot, leases, write_file};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;

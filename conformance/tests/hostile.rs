@@ -7,7 +7,7 @@
     reason = "a test may fail at any line, and tables are long"
 )]
 
-use cni_conformance::{Call, Container, Host, Snapshot, leases, write_file};
+use cni_harness::{Call, Container, Host, Snapshot, leases, write_file};
 use serde_json::{Value, json};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -279,7 +279,7 @@ fn a_delegate_that_can_not_run() {
     let data = tempfile::tempdir().unwrap();
     let pod = Container::new();
     let dir = tempfile::tempdir().unwrap();
-    std::fs::copy(cni_conformance::bin_dir().join("bridge"), dir.path().join("bridge")).unwrap();
+    std::fs::copy(cni_harness::bin_dir().join("bridge"), dir.path().join("bridge")).unwrap();
     let delegate = dir.path().join("host-local");
     for (label, text, mode) in [
         ("not executable", "#!/bin/sh\n", 0o644),

@@ -6,17 +6,19 @@
     reason = "a test may fail at any line, and tables are long"
 )]
 
-use cni_conformance::{Call, Container, Host};
+use cni_harness::{Call, Container, Host};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-const PLUGINS: [&str; 6] = ["bridge", "host-local", "loopback", "portmap", "bandwidth", "kubenet-shim"];
 
 /// The versions that a plugin speaks.
 fn versions(plugin: &str) -> Vec<&'static str> {
     let all = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
     all[if plugin == "bandwidth" { 2 } else { 0 }..].to_vec()
+}
+
+fn plugins() -> impl Iterator<Item = &'static str> {
+    cni_plugins::PLUGINS.iter().map(|plugin| plugin.name())
 }
 
 /// A call whose every part is right.
@@ -29,9 +31,9 @@ fn good(plugin: &str, command: &str) -> Call {
 
 #[test]
 fn without_a_command_a_plugin_introduces_itself() {
-    for plugin in PLUGINS {
+    for plugin in plugins() {
         let begun = Instant::now();
-        let mut child = Command::new(cni_conformance::bin_dir().join(plugin))
+        let mut child = Command::new(cni_harness::bin_dir().join(plugin))
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -58,7 +60,7 @@ fn without_a_command_a_plugin_introduces_itself() {
 #[test]
 fn a_plugin_works_under_any_name() {
     let dir = tempfile::tempdir().unwrap();
-    let source = cni_conformance::bin_dir().join("bridge");
+    let source = cni_harness::bin_dir().join("bridge");
     std::os::unix::fs::symlink(&source, dir.path().join("buildkit-cni-bridge")).unwrap();
     let answer = Call::of(dir.path(), "buildkit-cni-bridge").env("CNI_COMMAND", "VERSION").run();
     assert_eq!(answer.ok()["supportedVersions"].as_array().unwrap().len(), 7);
@@ -66,7 +68,7 @@ fn a_plugin_works_under_any_name() {
 
 #[test]
 fn version_is_answered_without_reading_stdin() {
-    for plugin in PLUGINS {
+    for plugin in plugins() {
         let answer = Call::new(plugin).env("CNI_COMMAND", "VERSION").stdin("not json").run();
         let want = json!({"cniVersion": "1.1.0", "supportedVersions": versions(plugin)});
         assert_eq!(answer.ok(), want);
@@ -108,7 +110,7 @@ fn the_environment_is_checked_in_order() {
         ("add", &[], &[], 4, "unknown CNI_COMMAND: add".into()),
         ("FROB", &["CNI_CONTAINERID", "CNI_NETNS"], &[], 4, "unknown CNI_COMMAND: FROB".into()),
     ];
-    for plugin in PLUGINS {
+    for plugin in plugins() {
         for (command, without, with, code, words) in table {
             let mut call = good(plugin, command);
             for name in *without {
@@ -154,7 +156,7 @@ fn the_config_is_checked_in_order() {
         ("FROB", "{", 6, "not valid JSON"),
         ("FROB", r#"{"name":"n"}"#, 4, "unknown CNI_COMMAND"),
     ];
-    for plugin in PLUGINS {
+    for plugin in plugins() {
         for (command, text, code, words) in table {
             let why = good(plugin, command).stdin(*text).run().fails(*code);
             assert!(why.contains(words), "{plugin} {command} {text} → {why}");
@@ -205,7 +207,7 @@ fn cni_args_are_read_where_they_matter() {
 #[test]
 fn our_own_namespace_is_refused_before_any_work() {
     let _host = Host::enter();
-    for plugin in PLUGINS {
+    for plugin in plugins() {
         let own = good(plugin, "ADD").env("CNI_NETNS", "/proc/self/ns/net");
         assert!(own.run().fails(8).contains("should not be the same"));
         let answer = own.run();
@@ -249,7 +251,7 @@ fn golden(name: &str, got: &Value) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
     let got = format!("{got:#}\n");
     if std::env::var_os("BLESS").is_some() {
-        cni_conformance::write_file(&path, &got, 0o644);
+        cni_harness::write_file(&path, &got, 0o644);
     }
     let want = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(got, want, "{name} differs from its golden file; BLESS=1 accepts it");

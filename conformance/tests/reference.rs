@@ -10,7 +10,7 @@
     reason = "a test may fail at any line, and tables are long"
 )]
 
-use cni_conformance::{Call, Container, Host, Snapshot, bin_dir, reference_dir, snapshot, write_file};
+use cni_harness::{Call, Container, Host, Snapshot, bin_dir, reference_dir, snapshot, write_file};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;

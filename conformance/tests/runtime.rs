@@ -5,7 +5,7 @@
 use cni_common::invoke::PluginPath;
 use cni_common::runtime::{Cache, ConfList, Endpoint, Runtime};
 use cni_common::spec::Attachment;
-use cni_conformance::write_file;
+use cni_harness::write_file;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -3,8 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail at any line")]
 
-use cni_conformance::traffic::{Transport, ask, serve};
-use cni_conformance::{Call, Container, Host, Snapshot, bin_dir, leases, write_file};
+use cni_harness::traffic::{Transport, ask, serve};
+use cni_harness::{Call, Container, Host, Snapshot, bin_dir, leases, write_file};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeSet;

@@ -11,8 +11,8 @@
 use cni_common::invoke::PluginPath;
 use cni_common::runtime::{Cache, ConfList, Endpoint, Runtime};
 use cni_common::spec::{Attachment, ContainerId, Error, Success};
-use cni_conformance::fuzz::{Dice, number, seed};
-use cni_conformance::{Container, Host, Snapshot, bin_dir, leases, raise_file_limit, write_file};
+use cni_harness::fuzz::{Dice, number, seed};
+use cni_harness::{Container, Host, Snapshot, bin_dir, leases, raise_file_limit, write_file};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};

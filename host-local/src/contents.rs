@@ -1,28 +1,10 @@
 //! What a network's folder holds: which addresses are leased, and to whom. Answers in a few steps however many there are,
 //! from two sorted tables ([`Tables`]) and the few changes since they were made.
 
-use crate::index::{Change, HolderHash};
+use crate::record::{Change, HolderHash, Record, address, key};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
-
-/// A leased address, as a number that serves both families, and the hash of its holder.
-pub type Record = (u128, HolderHash);
-
-/// One line of numbers for both families: IPv4 has its place in IPv6.
-#[must_use]
-pub fn key(ip: IpAddr) -> u128 {
-    match ip {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped().into(),
-        IpAddr::V6(ip) => ip.into(),
-    }
-}
-
-/// The address that [`key`] gave this number.
-#[must_use]
-pub fn address(key: u128) -> IpAddr {
-    Ipv6Addr::from(key).to_canonical()
-}
+use std::net::IpAddr;
 
 /// All leases twice: in the order of their addresses, and in that of their holders' hashes.
 pub trait Tables {

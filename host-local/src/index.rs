@@ -24,14 +24,12 @@
 //! **What it may be used for.** To find where to look. A lease that it names is read before it is freed, and a lease is
 //! made by link(2), which fails where one exists.
 
-use crate::contents::{Contents, Record, Sorted, Tables, address, key};
-use crate::lease::Holder;
+use crate::contents::{Contents, Sorted, Tables};
+use crate::record::{Change, HolderHash, Record, address, key};
 use cni_common::disk::{open_own, overwrite};
-use cni_common::spec::name::digest;
 use std::fs::{File, FileTimes, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::IpAddr;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -47,73 +45,6 @@ const MOST_CHANGES: u64 = 1024;
 const MOST_LEASES: u64 = 1 << 20;
 /// So many leases are read at once.
 const CHUNK: usize = 1024;
-
-/// Stands for a holder in a record; 0 frees the address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HolderHash(u64);
-
-impl HolderHash {
-    /// Nobody: the address is free again.
-    pub const FREED: Self = Self(0);
-    /// Somebody who is not looked for.
-    pub const UNKNOWN: Self = Self(1);
-
-    /// Whether it stands for nobody.
-    #[must_use]
-    pub fn is_freed(self) -> bool {
-        self == Self::FREED
-    }
-
-    /// Of an interface of a container.
-    #[must_use]
-    pub fn attachment(container_id: &str, ifname: &str) -> Self {
-        Self::of(&[container_id, ifname])
-    }
-
-    /// Of a container, as old releases wrote it.
-    #[must_use]
-    pub fn container(container_id: &str) -> Self {
-        Self::of(&[container_id])
-    }
-
-    fn of(parts: &[&str]) -> Self {
-        // Never one of the two that mean something else.
-        Self(u64::from_str_radix(&digest(parts, 16), 16).unwrap_or_default() | 2)
-    }
-}
-
-impl From<&Holder> for HolderHash {
-    fn from(holder: &Holder) -> Self {
-        match holder {
-            Holder::Attachment { container_id, ifname } => Self::attachment(container_id, ifname),
-            Holder::Container(id) => Self::container(id),
-            Holder::Unknown(_) | Holder::Unreadable(_) => Self::UNKNOWN,
-        }
-    }
-}
-
-/// A change to the leases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Change {
-    /// The address.
-    pub ip: IpAddr,
-    /// Who holds it now.
-    pub holder: HolderHash,
-}
-
-impl Change {
-    /// `ip` was leased.
-    #[must_use]
-    pub fn leased(ip: IpAddr, holder: HolderHash) -> Self {
-        Self { ip, holder }
-    }
-
-    /// `ip` was freed.
-    #[must_use]
-    pub fn freed(ip: IpAddr) -> Self {
-        Self { ip, holder: HolderHash::FREED }
-    }
-}
 
 fn to_bytes((key, holder): Record) -> [u8; RECORD] {
     let mut bytes = [0; RECORD];

@@ -11,23 +11,26 @@ pub mod index;
 pub mod lease;
 pub mod memory;
 pub mod range;
+pub mod record;
 pub mod store;
 pub mod view;
 
 use alloc::{deal, not_available, refuse_gateway, refuse_second};
 use cni_common::disk;
-use cni_common::plugin::{Added, Plugin, Request, Target};
+use cni_common::plugin::{Added, Outcome, Plugin, Request, Target};
 use cni_common::spec::result::Dns;
 use cni_common::spec::{Attachment, Code, Coded, Error, IpConfig, Result, Success};
 use cni_common::undo::Undo;
 use conf::{Conf, read_data_dir, read_quarantine};
 use contents::Contents;
-use index::HolderHash;
 use lease::{Holder, Lease};
 use range::RangeSet;
+use record::HolderHash;
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::SystemTime;
 use store::{Locked, Store};
 
@@ -37,6 +40,14 @@ pub struct HostLocal;
 impl Plugin for HostLocal {
     fn name(&self) -> &'static str {
         "host-local"
+    }
+
+    fn is_ipam(&self) -> bool {
+        true
+    }
+
+    fn command_line(&self, words: &[OsString]) -> Option<ExitCode> {
+        (!words.is_empty()).then(|| view::main(words))
     }
 
     fn add(&self, request: &Request, target: &Target) -> Result<Added> {
@@ -99,11 +110,11 @@ impl Plugin for HostLocal {
             // A disk that fails to read a lease does not end it.
             Holder::Unreadable(_) => true,
         };
-        let (mut failed, mut freed) = (None, Vec::new());
+        let (mut outcome, mut freed) = (Outcome::default(), Vec::new());
         for Lease { ip, holder } in locked.leases()? {
             if let Holder::Unreadable(why) = &holder {
-                failed =
-                    Some(Error::new(Code::IO, format!("read the lease of {ip}, which is kept")).details(why));
+                let msg = format!("read the lease of {ip}, which is kept");
+                outcome.note(Err(Error::new(Code::IO, msg).details(why)));
             }
             if lives(&holder) {
                 continue;
@@ -116,24 +127,23 @@ impl Plugin for HostLocal {
                         request.conf.name
                     );
                 }
-                Err(error) => failed = Some(error),
+                failed => outcome.note(failed),
             }
         }
         locked.note_freed(&freed, read_quarantine(&request.conf));
         locked.finish();
-        failed.map_or(Ok(()), Err)
+        outcome.first_error()
     }
 
     fn status(&self, request: &Request) -> Result<()> {
-        let unavailable = |error: Error| Error::new(Code::NOT_AVAILABLE, error.msg()).details(error.cause());
-        let conf = Conf::read(request).map_err(unavailable)?;
+        let conf = Conf::read(request)?;
         let store = Store::new(&conf.data_dir, &request.conf.name);
-        store.check_writable().map_err(unavailable)?;
+        store.check_writable()?;
         if conf.reclaim_after_reboot && store.is_of_earlier_boot() {
             // The next ADD frees what is too old.
             return Ok(());
         }
-        let contents = store.contents().map_err(unavailable)?;
+        let contents = store.contents()?;
         for (number, set) in conf.sets.iter().enumerate() {
             match alloc::next(number, set, None, &contents) {
                 // A runtime takes a failing STATUS for a broken network, and the pods that run for lost. They
@@ -142,7 +152,7 @@ impl Plugin for HostLocal {
                     "host-local: network {} has no address left for another container: {error}",
                     request.conf.name
                 ),
-                other => drop(other.map_err(unavailable)?),
+                other => drop(other?),
             }
         }
         Ok(())

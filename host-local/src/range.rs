@@ -261,7 +261,7 @@ impl fmt::Display for RangeSet {
 mod tests {
     use super::*;
     use crate::contents::Sorted;
-    use crate::index::HolderHash;
+    use crate::record::HolderHash;
     use proptest::prelude::*;
 
     fn conf(subnet: &str, start: &str, end: &str, gateway: &str) -> RangeConf {

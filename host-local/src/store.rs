@@ -16,9 +16,10 @@
 //! Read [`Store::lock`], then [`Locked::reserve`]; [`Locked::release`] forgives what is absent; [`Locked::finish`] brings
 //! the index up to date.
 
-use crate::contents::{Contents, Sorted, key};
-use crate::index::{Change, HolderHash, Index};
+use crate::contents::{Contents, Sorted};
+use crate::index::Index;
 use crate::lease::{Holder, Lease, parse_name, read_holder};
+use crate::record::{Change, HolderHash, key};
 use cni_common::disk::{self, FileLock, Patience, create_whole, overwrite};
 use cni_common::spec::{Attachment, Code, Coded, Error, Result};
 use std::fs::DirBuilder;

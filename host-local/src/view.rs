@@ -8,10 +8,11 @@ use cni_common::disk;
 use cni_common::kernel::netlink::{Socket, link};
 use cni_common::kernel::netns::Netns;
 use cni_common::log::printable;
-use cni_common::plugin::about_text;
+use cni_common::plugin::{Plugin, about_text};
 use cni_common::spec::conf::NetConf;
 use cni_common::spec::{Attachment, Coded, ContainerId, Error, IfName, NetworkName, Result, json};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -122,10 +123,12 @@ impl State {
 
 /// Runs with these arguments and prints to stdout.
 #[must_use]
-pub fn main(args: &[String]) -> ExitCode {
+pub fn main(words: &[OsString]) -> ExitCode {
+    let args: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let args = args.as_slice();
     let asks_for = |words: [&str; 2]| args.iter().any(|arg| words.contains(&arg.as_str()));
     if asks_for(["--help", "-h"]) || args == ["--version"] {
-        cni_common::log::write(format_args!("{}", about_text(&HostLocal)));
+        cni_common::log::write(format_args!("{}", about_text(HostLocal.name(), HostLocal.since())));
     }
     if args == ["--version"] {
         return ExitCode::SUCCESS;

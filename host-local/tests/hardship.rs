@@ -7,8 +7,8 @@
     reason = "a test may fail at any line, and tables are long"
 )]
 
-use cni_conformance::faults::{Point, inject, points};
-use cni_conformance::{Answer, Call, bin_dir, leases, reference_dir, write_file};
+use cni_harness::faults::{Point, inject, points};
+use cni_harness::{Answer, Call, bin_dir, leases, reference_dir, write_file};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};

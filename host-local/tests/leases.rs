@@ -6,7 +6,7 @@
     reason = "a test may fail at any line, and tables are long"
 )]
 
-use cni_conformance::{Answer, Call, leases, reference_dir, snapshot, write_file};
+use cni_harness::{Answer, Call, leases, reference_dir, snapshot, write_file};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -497,7 +497,7 @@ fn a_result_that_nobody_takes_gives_the_lease_back() {
     let conf = bed.conf(&json!([[{"subnet": "10.1.0.0/24"}]]));
     let script = format!(
         "printf %s '{conf}' | CNI_PATH=/x CNI_COMMAND=ADD CNI_CONTAINERID=c1 CNI_IFNAME=eth0 CNI_NETNS=/x {} >/dev/full",
-        cni_conformance::bin_dir().join("host-local").display()
+        cni_harness::bin_dir().join("host-local").display()
     );
     let status = std::process::Command::new("sh").args(["-c", &script]).status().unwrap();
     assert_eq!(status.code(), Some(1));
@@ -583,14 +583,14 @@ fn a_torn_write_aside_is_replaced_or_removed() {
 
 #[test]
 fn the_view_shows_what_is_there_and_what_is_gone() {
-    let _host = cni_conformance::Host::enter();
+    let _host = cni_harness::Host::enter();
     let bed = Bed::new();
     let conf = bed.conf(&json!([[{"subnet": "10.1.0.0/24"}]]));
     add(&conf, "gone");
     add(&conf, "nobody-knows");
     bed.put("10.1.0.9", "");
     // One whose veth is there, made by our bridge plugin.
-    let pod = cni_conformance::Container::new();
+    let pod = cni_harness::Container::new();
     let mut attached = conf.clone();
     attached["bridge"] = json!("br1");
     Call::new("bridge").command("ADD", &attached).attachment("alive", "eth0").netns(&pod).run().ok();
@@ -602,7 +602,7 @@ fn the_view_shows_what_is_there_and_what_is_gone() {
     );
 
     let view = |args: &[&str]| {
-        let mut command = std::process::Command::new(cni_conformance::bin_dir().join("host-local"));
+        let mut command = std::process::Command::new(cni_harness::bin_dir().join("host-local"));
         command.arg("leases").arg("--data-dir").arg(bed.data.path()).args(args);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -629,7 +629,7 @@ fn the_view_shows_what_is_there_and_what_is_gone() {
     assert!(view(&["--network", "other"]).lines().count() == 1);
     for text in ["", "[]", "\"x\"", "{\"plugins\": [7, {\"ipam\": {\"type\": \"host-local\"}}]}"] {
         write_file(&list, text, 0o600);
-        let mut command = std::process::Command::new(cni_conformance::bin_dir().join("host-local"));
+        let mut command = std::process::Command::new(cni_harness::bin_dir().join("host-local"));
         let output =
             command.arg("leases").arg("--data-dir").arg(bed.data.path()).arg("--config").arg(&list).output();
         let output = output.unwrap();

@@ -1,5 +1,6 @@
 //! Lists of networks, from text to values that were checked whole.
 
+use cni_common::spec::addr::first_host;
 use cni_common::spec::{Error, Result};
 use ipnet::IpNet;
 
@@ -47,6 +48,12 @@ pub fn list(what: &str, text: &str) -> Result<Vec<IpNet>> {
 #[must_use]
 pub fn to_text(cidrs: &[IpNet]) -> String {
     cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The gateway of a range: its first address.
+#[must_use]
+pub fn gateway(cidr: &IpNet) -> Option<IpNet> {
+    first_host(cidr).and_then(|ip| IpNet::new(ip, cidr.prefix_len()).ok())
 }
 
 #[cfg(test)]

@@ -3,15 +3,15 @@
 use crate::host::pod::{Pod, PodStatus};
 use crate::host::{self, NetworkPlugin, exec_mark};
 use crate::kubenet::state;
-use crate::plugin::KubenetShim;
 use crate::settings::{Options, Settings};
 use crate::{conflist, doctor, reconcile};
 use clap::{Parser, Subcommand};
 use cni_common::disk::PassingLock;
-use cni_common::plugin::about_text;
+use cni_common::plugin::{Plugin, about_text};
 use cni_common::spec::{Coded, ContainerId, Error, Result};
 use cni_common::stop;
 use serde_json::Value;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -109,16 +109,17 @@ struct More {
     port_mappings: Option<String>,
 }
 
-/// Runs the command line: the whole of `main`.
+/// Does what the words of a command line of `plugin`, which is kubenet-shim, ask for.
 #[must_use]
-pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+pub fn run(plugin: &dyn Plugin, words: &[OsString]) -> ExitCode {
+    let words = [OsString::from("kubenet-shim")].into_iter().chain(words.iter().cloned());
+    let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(error) => {
             // Help is no failure.
             let code = if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
             if code == ExitCode::SUCCESS {
-                cni_common::log::write(format_args!("{}", about_text(&KubenetShim)));
+                cni_common::log::write(format_args!("{}", about_text(plugin.name(), plugin.since())));
             }
             let _ = error.print();
             return code;

@@ -191,7 +191,7 @@ fn disagreements(settings: &Settings, node: &Node) -> Vec<Finding> {
         let Some(found) = bridge::find(&mut socket, node)? else { return Ok(None) };
         let have: Vec<IpNet> =
             addr::list(&mut socket, found.index)?.into_iter().map(|addr| addr.net).collect();
-        Ok(node.cidrs.iter().filter_map(bridge::gateway).find(|gateway| !have.contains(gateway)))
+        Ok(node.cidrs.iter().filter_map(crate::cidr::gateway).find(|gateway| !have.contains(gateway)))
     };
     match missing() {
         Ok(None) => {}

@@ -6,6 +6,7 @@
 
 pub mod cidr;
 pub mod cli;
+pub mod conf;
 pub mod conflist;
 pub mod doctor;
 pub mod host;

@@ -1,8 +1,8 @@
 //! The settings of the plugin host: kubelet's flags, and a file with the same keys for those that are not given.
 
 use crate::cidr;
+use crate::conf::node_of;
 use crate::kubenet::{self, Hairpin, Node, ranges, state};
-use crate::plugin::node_of;
 use cni_common::disk;
 use cni_common::runtime::discover;
 use cni_common::spec::{Coded, Error, IfName, NetworkName, Result, SpecVersion};

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail at any line")]
 
-use cni_conformance::{Call, Container, Host};
+use cni_harness::{Call, Container, Host};
 use serde_json::{Value, json};
 
 fn call(command: &str, version: &str, pod: &Container) -> Call {

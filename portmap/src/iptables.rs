@@ -22,7 +22,7 @@ use cni_common::kernel::absent_ok;
 use cni_common::kernel::iptables::{Chain, Family, Iptables, Saved};
 use cni_common::kernel::netlink::Socket;
 use cni_common::kernel::nft;
-use cni_common::spec::name::reference_digest;
+use cni_common::owner::reference_digest;
 use cni_common::spec::{Attachment, NetworkName, Result};
 use ipnet::IpNet;
 use std::cell::Cell;

@@ -14,7 +14,7 @@ mod nftables;
 use cni_common::kernel::netlink::{Socket, addr, link, route};
 use cni_common::kernel::sysctl::{self, Key};
 use cni_common::kernel::{Backend, nft};
-use cni_common::plugin::{Added, Plugin, Request, Target};
+use cni_common::plugin::{Added, Outcome, Plugin, Request, Target};
 use cni_common::spec::{Attachment, Code, Coded, Error, IfName, Result, Success};
 use cni_common::undo::Undo;
 use conf::{Conf, Mapping, Mark, Masquerade};
@@ -50,8 +50,7 @@ impl Plugin for Portmap {
 
     fn check(&self, request: &Request, target: &Target) -> Result<()> {
         let conf = Conf::read(&request.conf)?;
-        let prev = request.conf.prev_result()?;
-        let prev = prev.ok_or_else(|| Error::config("Required prevResult missing"))?;
+        let prev = request.conf.required_prev_result()?;
         if conf.mappings.is_empty() {
             return Ok(());
         }
@@ -63,13 +62,15 @@ impl Plugin for Portmap {
         let tags: HashSet<String> = valid.iter().map(Attachment::tag).collect();
         let is_orphan = |tag: &str| network.owns_tag(tag) && !tags.contains(tag);
         let by_nftables = Socket::netfilter().and_then(|mut socket| nftables::gc(&mut socket, is_orphan));
-        nft::unavailable_ok(by_nftables).map_err(Error::from).and(iptables::gc(network, valid))
+        let mut outcome = Outcome::default();
+        outcome.note(nft::unavailable_ok(by_nftables).map_err(Error::from));
+        outcome.note(iptables::gc(network, valid));
+        outcome.first_error()
     }
 
     fn status(&self, request: &Request) -> Result<()> {
-        let unavailable = |error: Error| Error::new(Code::NOT_AVAILABLE, error.msg()).details(error.cause());
-        let conf = Conf::read(&request.conf).map_err(unavailable)?;
-        conf.backend.available("portmap").map_err(unavailable)
+        let conf = Conf::read(&request.conf)?;
+        conf.backend.available("portmap")
     }
 }
 

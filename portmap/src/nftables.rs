@@ -46,11 +46,10 @@ use crate::holder::{is_of_container, sign_of_life};
 use cni_common::kernel::netlink::{Socket, link};
 use cni_common::kernel::nft::{
     Chain, Data, Element, End, Family, Field, Hook, Key, Match, Rule, Set, Transaction, Value, Verdict,
-    chains, delete_element, elements, find_element, has_chain, has_set, insert_element, rules, uses,
-    uses_of_table,
+    chains, elements, find_element, has_chain, has_set, rules, uses, uses_of_table,
 };
 use cni_common::kernel::{Refusal, unused_ok};
-use cni_common::spec::name::is_tag;
+use cni_common::owner::is_tag;
 use cni_common::spec::{Attachment, Error, Result};
 use ipnet::{IpNet, Ipv4Net};
 use nix::errno::Errno;
@@ -218,10 +217,10 @@ impl Plan<'_> {
             let (key, by_address) = Self::key(mapping);
             let target = Key::target(self.target.addr(), mapping.container_port);
             let map = own.map(family, by_address);
-            insert_element(transaction, family, &map, (&key, Value::Data(&target)), &tag);
+            transaction.insert_element(family, &map, (&key, Value::Data(&target)), &tag);
             if !holders.siblings.contains_key(&at) {
                 let shared = shared(family, by_address);
-                insert_element(transaction, family, &shared, (&key, Value::Goto(&chain)), &tag);
+                transaction.insert_element(family, &shared, (&key, Value::Goto(&chain)), &tag);
             }
         }
     }
@@ -595,7 +594,7 @@ fn delete_all_of(
             let holder = find_element(socket, family, &shared(family, by_address), &element.key)?;
             // Somebody else's by now, if we were taken for dead.
             if holder.is_some_and(|holder| holder.chain == own.chain) {
-                delete_element(transaction, family, &shared(family, by_address), &element.key);
+                transaction.delete_element(family, &shared(family, by_address), &element.key);
                 held.push((element.key.clone(), by_address));
             }
             if let (Some(service), Some(data)) = (element.key.as_service(), &element.data)

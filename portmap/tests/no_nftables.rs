@@ -8,8 +8,8 @@
 mod bed;
 
 use bed::{Bed, HOST, add, at, check, conf, del, port};
-use cni_conformance::traffic::{Transport, ask, serve};
-use cni_conformance::write_file;
+use cni_harness::traffic::{Transport, ask, serve};
+use cni_harness::write_file;
 use serde_json::json;
 use std::path::Path;
 use std::process::Command;

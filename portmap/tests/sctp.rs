@@ -13,7 +13,7 @@ mod bed;
 #[path = "it/reached.rs"]
 mod reached;
 
-use cni_conformance::traffic::Transport;
+use cni_harness::traffic::Transport;
 
 /// Whose ports are mapped.
 fn transports() -> Vec<Transport> {

@@ -1,6 +1,6 @@
 //! What every test starts from: a machine, and a pod on the other end of a veth pair.
 
-use cni_conformance::{Answer, Call, Container, Host, Snapshot, snapshot};
+use cni_harness::{Answer, Call, Container, Host, Snapshot, snapshot};
 use serde_json::{Value, json};
 
 /// A machine with one pod on it: `vh0` here is the peer of the pod's `eth0`.

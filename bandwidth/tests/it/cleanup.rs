@@ -1,7 +1,7 @@
 //! DEL and GC leave nothing of an attachment, whatever is gone already and whoever made it.
 
 use crate::bed::{Bed, IFB, both, conf, state};
-use cni_conformance::{Answer, Call, reference_dir};
+use cni_harness::{Answer, Call, reference_dir};
 use serde_json::{Value, json};
 
 fn ifbs(bed: &Bed) -> Vec<String> {
@@ -151,9 +151,9 @@ fn a_node_may_swap_plugins_with_containers_on_it() {
     theirs(&bed, "ADD").ok();
     bed.check(&both()).ok();
     // Theirs leaves a second action that no packet gets to.
-    let made = cni_conformance::snapshot::shaping();
+    let made = cni_harness::snapshot::shaping();
     bed.add(&both()).ok();
-    assert_eq!(cni_conformance::snapshot::shaping(), made);
+    assert_eq!(cni_harness::snapshot::shaping(), made);
     bed.del().ok();
     assert_eq!(state().0, before);
 

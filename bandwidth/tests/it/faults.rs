@@ -1,8 +1,8 @@
 //! Killed or refused at each of its system calls: DEL or GC cleans after it, the next ADD works, and a bystander's limits stay.
 
 use crate::bed::{Bed, both, state};
-use cni_conformance::faults::{Point, inject, points};
-use cni_conformance::{Call, Container};
+use cni_harness::faults::{Point, inject, points};
+use cni_harness::{Call, Container};
 use serde_json::{Value, json};
 
 fn call(bed: &Bed, command: &str) -> Call {

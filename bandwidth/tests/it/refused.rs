@@ -92,7 +92,7 @@ fn a_chain_that_gives_no_veth_is_told_which_field_is_wrong() {
         assert_eq!(state(), before);
     }
     // The peer's index is one of a link here, but the peer is elsewhere.
-    let other = cni_conformance::Container::new();
+    let other = cni_harness::Container::new();
     bed.pod.ip(&format!("link add far0 type veth peer name x netns {}", other.path()));
     let why = with(&|_| {}).attachment("c1", "far0").run().fails(7);
     assert!(why.contains("is not in host ns"), "{why}");

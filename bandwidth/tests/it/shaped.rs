@@ -1,7 +1,7 @@
 //! ADD: what the kernel holds afterwards, and what the result says.
 
 use crate::bed::{Bed, IFB, both, conf};
-use cni_conformance::snapshot::shaping;
+use cni_harness::snapshot::shaping;
 use serde_json::{Value, json};
 
 fn redirect(link: &str, ifb: &str) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! An attachment's life when all goes well.
 
 use crate::bed::{Bed, add, call, check, del, inside, merge, warm_up};
-use cni_conformance::{Container, Snapshot};
+use cni_harness::{Container, Snapshot};
 use serde_json::{Value, json};
 
 #[test]

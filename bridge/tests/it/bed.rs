@@ -1,6 +1,6 @@
 //! What every test starts from: a machine, a folder for leases, a config to vary.
 
-use cni_conformance::{Answer, Call, Container, Host, Snapshot, leases};
+use cni_harness::{Answer, Call, Container, Host, Snapshot, leases};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;

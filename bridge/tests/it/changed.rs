@@ -1,7 +1,7 @@
 //! CHECK notices each thing that is not as ADD left it, and says what it expected and what it found.
 
 use crate::bed::{Bed, add, call, check, with_prev};
-use cni_conformance::Container;
+use cni_harness::Container;
 use serde_json::{Value, json};
 
 type Change = fn(&Bed, &Container, &str);
@@ -125,7 +125,7 @@ fn each_change_is_noticed() {
 }
 
 fn write(path: &str) {
-    cni_conformance::write_file(path.as_ref(), "0", 0o644);
+    cni_harness::write_file(path.as_ref(), "0", 0o644);
 }
 
 impl Bed {

@@ -1,14 +1,11 @@
 //! DEL succeeds whatever is already gone, and leaves nothing.
 
 use crate::bed::{Bed, add, call, del, theirs, warm_up, with_prev};
-use cni_conformance::{Container, Snapshot, write_file};
+use cni_harness::{Container, Snapshot, write_file};
 use serde_json::{Value, json};
 
 /// After an ADD and `lose`, DEL as `how` says cleans all but what was there before.
-fn cleans(
-    lose: impl Fn(&Bed, &Container, &Value),
-    how: impl Fn(cni_conformance::Call) -> cni_conformance::Call,
-) {
+fn cleans(lose: impl Fn(&Bed, &Container, &Value), how: impl Fn(cni_harness::Call) -> cni_harness::Call) {
     for (kind, prev) in crate::kinds().iter().flat_map(|kind| [(kind, true), (kind, false)]) {
         let bed = Bed::new();
         let conf = bed.conf(kind);
@@ -175,7 +172,7 @@ fn of_what_the_reference_plugin_made() {
     let conf = bed.conf(&json!({"cniVersion": "1.0.0"}));
     warm_up(&conf);
     let (before, pod) = (Snapshot::take(), Container::new());
-    theirs(&cni_conformance::reference_dir(), "ADD", &conf, "c1", &pod).ok();
+    theirs(&cni_harness::reference_dir(), "ADD", &conf, "c1", &pod).ok();
     assert_eq!(bed.leases().len(), 2);
     del(&conf, "c1", &pod).ok();
     assert_eq!(Snapshot::take(), before);

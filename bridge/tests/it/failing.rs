@@ -1,8 +1,8 @@
 //! An ADD that fails, wherever it fails, leaves the machine as it was.
 
 use crate::bed::{Bed, add, call, del, inside, warm_up};
-use cni_conformance::faults::{Point, inject, points};
-use cni_conformance::{Answer, Call, Container, Snapshot, write_file};
+use cni_harness::faults::{Point, inject, points};
+use cni_harness::{Answer, Call, Container, Snapshot, write_file};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 
@@ -139,7 +139,7 @@ fn when_masquerading_can_not_be_set_up() {
 #[test]
 fn when_nobody_takes_the_result() {
     leaves_nothing(&json!({"ipMasq": true}), |bed, conf, pod| {
-        let dir = cni_conformance::bin_dir();
+        let dir = cni_harness::bin_dir();
         let script = format!(
             "printf %s '{conf}' | CNI_PATH={} CNI_COMMAND=ADD CNI_CONTAINERID=c1 CNI_IFNAME=eth0 CNI_NETNS={} {} \
              > /dev/full; test $? = 1",
@@ -155,7 +155,7 @@ fn when_nobody_takes_the_result() {
 fn with_ipam(script: &str) -> (tempfile::TempDir, Value) {
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("bridge");
-    std::fs::copy(cni_conformance::bin_dir().join("bridge"), &program).unwrap();
+    std::fs::copy(cni_harness::bin_dir().join("bridge"), &program).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     write_file(&dir.path().join("ipam"), format!("#!/bin/sh\n{script}\n"), 0o755);
     (dir, json!({"ipam": {"type": "ipam"}}))
@@ -251,9 +251,9 @@ fn bridge_as_its_own_ipam_ends_at_once() {
 
 /// An IPAM plugin that takes its time, then does what host-local does.
 fn slow_ipam(dir: &std::path::Path) {
-    let real = cni_conformance::bin_dir();
+    let real = cni_harness::bin_dir();
     let script = format!("#!/bin/sh\nsleep 0.7\nexec {}\n", real.join("host-local").display());
-    cni_conformance::write_file(&dir.join("slow"), script, 0o755);
+    cni_harness::write_file(&dir.join("slow"), script, 0o755);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! GC frees what no valid attachment owns, and nothing else. STATUS says whether an ADD could succeed.
 
 use crate::bed::{Bed, add, check, warm_up};
-use cni_conformance::{Answer, Call, Container, OLD_REFERENCE, Snapshot};
+use cni_harness::{Answer, Call, Container, OLD_REFERENCE, Snapshot};
 use serde_json::{Value, json};
 
 fn gc(conf: &Value, lists: &Value) -> Answer {
@@ -142,7 +142,7 @@ fn status_is_truthful_and_changes_nothing() {
 fn an_older_ipam_that_knows_neither_is_no_failure() {
     let bed = Bed::new();
     let dir = tempfile::tempdir().unwrap();
-    std::fs::copy(cni_conformance::bin_dir().join("bridge"), dir.path().join("bridge")).unwrap();
+    std::fs::copy(cni_harness::bin_dir().join("bridge"), dir.path().join("bridge")).unwrap();
     std::fs::copy(format!("{OLD_REFERENCE}/host-local"), dir.path().join("host-local")).unwrap();
     let conf = bed.conf(&json!({}));
     let call = |command: &str, conf: &Value| Call::of(dir.path(), "bridge").command(command, conf).run();

@@ -1,7 +1,7 @@
 //! What leaves the network is masqueraded; what stays inside is not.
 
 use crate::bed::{Bed, add, call, del, warm_up};
-use cni_conformance::{Container, Host, Snapshot};
+use cni_harness::{Container, Host, Snapshot};
 use serde_json::{Value, json};
 
 /// Another machine, which has no route back to the pods: only masqueraded packets are answered.

@@ -1,7 +1,7 @@
 //! A container on several networks, each of which may have what the others have.
 
 use crate::bed::{Bed, add, check, with_prev};
-use cni_conformance::{Answer, Call, Container, Snapshot};
+use cni_harness::{Answer, Call, Container, Snapshot};
 use serde_json::{Value, json};
 
 /// The second network; the first is [`Bed::conf`]'s.

@@ -1,7 +1,7 @@
 //! Each option does what it says.
 
 use crate::bed::{Bed, add, call, check, del, traced_add, warm_up};
-use cni_conformance::{Container, Snapshot};
+use cni_harness::{Container, Snapshot};
 use serde_json::{Value, json};
 
 #[test]
@@ -229,7 +229,7 @@ fn a_bridge_that_lost_its_last_port_works_at_the_first_try() {
 fn dns_of_the_config_goes_before_ipams() {
     let bed = Bed::new();
     let resolv = tempfile::NamedTempFile::new().unwrap();
-    cni_conformance::write_file(resolv.path(), "nameserver 9.9.9.9\nsearch ipam.example\n", 0o600);
+    cni_harness::write_file(resolv.path(), "nameserver 9.9.9.9\nsearch ipam.example\n", 0o600);
     let mut ipam = bed.ipam(&json!([[{"subnet": "10.1.0.0/24"}]]));
     ipam["resolvConf"] = json!(resolv.path());
     for (dns, want) in [
@@ -249,7 +249,7 @@ fn dns_of_the_config_goes_before_ipams() {
 #[test]
 fn ipv4_works_where_ipv6_is_switched_off() {
     let bed = Bed::new();
-    cni_conformance::write_file("/proc/sys/net/ipv6/conf/all/disable_ipv6".as_ref(), "1", 0o644);
+    cni_harness::write_file("/proc/sys/net/ipv6/conf/all/disable_ipv6".as_ref(), "1", 0o644);
     let pod = Container::new();
     let conf = bed.conf(&json!({"ipam": bed.ipam(&json!([[{"subnet": "10.1.0.0/24"}]])), "ipMasq": true}));
     let result = add(&conf, "c1", &pod).ok();

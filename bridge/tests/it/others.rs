@@ -3,7 +3,7 @@
 
 use crate::bed::{Bed, add, call, check, del, inside, theirs, with_prev};
 use crate::masquerade::outside;
-use cni_conformance::{Container, Snapshot, reference_dir, write_file};
+use cni_harness::{Container, Snapshot, reference_dir, write_file};
 use fs2::FileExt;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -87,7 +87,7 @@ fn of_two_adds_at_once_one_is_told_that_the_other_is_there() {
             for answer in answers.iter().filter(|answer| !answer.is_ok()) {
                 answer.fails(101);
             }
-            if answers.iter().any(cni_conformance::Answer::is_ok) {
+            if answers.iter().any(cni_harness::Answer::is_ok) {
                 assert!(pod.ip("link").contains("eth0"), "who was told that all is well has a link");
             }
             del(&conf, "c1", &pod).ok();
@@ -274,7 +274,7 @@ fn a_plugin_that_waits_ends_at_sigterm() {
 #[test]
 fn what_a_killed_add_had_started_leases_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let real = cni_conformance::bin_dir().join("host-local");
+    let real = cni_harness::bin_dir().join("host-local");
     write_file(&dir.path().join("late"), format!("#!/bin/sh\nsleep 1\nexec {}\n", real.display()), 0o755);
     let bed = Bed::new();
     let mut conf = bed.conf(&json!({}));

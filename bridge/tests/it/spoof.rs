@@ -1,7 +1,7 @@
 //! macspoofchk: a container sends by its own Ethernet address only.
 
 use crate::bed::{Bed, add, call, check, del, theirs, warm_up};
-use cni_conformance::{Call, Container, Snapshot, reference_dir};
+use cni_harness::{Call, Container, Snapshot, reference_dir};
 use serde_json::{Value, json};
 
 fn guarded(bed: &Bed) -> Value {

@@ -2,7 +2,7 @@
 
 use crate::bed::{Bed, add, call, check, del, theirs};
 use crate::ports::vlans;
-use cni_conformance::{Answer, Call, Container, Snapshot, raise_file_limit, reference_dir};
+use cni_harness::{Answer, Call, Container, Snapshot, raise_file_limit, reference_dir};
 use serde_json::{Value, json};
 
 fn tagged(bed: &Bed, vlan: u16, subnet: &str) -> Value {

@@ -1,7 +1,7 @@
 //! The container's port: which VLANs it carries, and whose frames come through.
 
 use crate::bed::{Bed, add, call, check, del, theirs, traced_add, warm_up};
-use cni_conformance::{Call, Container, Snapshot, reference_dir};
+use cni_harness::{Call, Container, Snapshot, reference_dir};
 use serde_json::{Value, json};
 
 /// The VLANs of a link, as `bridge vlan show` prints them.

@@ -140,7 +140,7 @@ fn sweep_one(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cni_conformance::write_file;
+    use cni_harness::write_file;
 
     #[test]
     fn many_writers_of_one_file_are_one_after_the_other() {

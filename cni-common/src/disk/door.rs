@@ -128,7 +128,7 @@ mod tests {
         }
 
         fn file(&self, name: &str, text: &str, mode: u32) -> PathBuf {
-            cni_conformance::write_file(&self.path(name), text, mode);
+            cni_harness::write_file(&self.path(name), text, mode);
             // Whatever the umask is.
             std::fs::set_permissions(self.path(name), PermissionsExt::from_mode(mode)).unwrap();
             self.path(name)

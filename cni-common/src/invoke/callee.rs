@@ -1,79 +1,171 @@
-//! One run of a plugin. It goes on while we do other work; [`Running::wait`] reads its answer.
+//! Whom a call goes to: a program, or a plugin that this very executable has inside.
+//!
+//! A plugin that is inside is called as a function, which spares the node a process. Nothing else differs: the plugin
+//! sees the same variables and the same bytes on stdin, its answer is the same JSON, and what it made stays once the
+//! caller has that answer.
 
-use crate::plugin::Command;
+use super::PluginPath;
+use crate::plugin::{self, Env, Plugin, Reply};
 use crate::process::Process;
-use crate::spec::{Code, Error, Result};
+use crate::spec::command::{Command, Var};
+use crate::spec::{Code, Coded, Error, Result};
+use crate::stop;
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Output};
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-/// A plugin that is running. Dropped without [`Running::wait`], it is waited for and its answer is lost.
-#[derive(Debug)]
-pub struct Running {
+/// A plugin that can be called.
+#[derive(Clone)]
+pub struct Callee {
     name: String,
-    process: Process,
+    who: Who,
 }
 
-impl Running {
-    /// Starts `program` as the plugin `name`, with our environment but for `CNI_COMMAND` and `extra`, and `stdin`
-    /// as its input.
+#[derive(Clone)]
+enum Who {
+    Program(PathBuf),
+    Inside(&'static dyn Plugin),
+}
+
+impl Callee {
+    /// The plugin `name`, found along `path`.
+    ///
+    /// # Errors
+    /// As [`PluginPath::find`].
+    pub fn find(path: &PluginPath, name: &str) -> Result<Self> {
+        let program = path.find(name)?;
+        let who = plugin::inside(&program).map_or(Who::Program(program), Who::Inside);
+        Ok(Self { name: name.to_owned(), who })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Calls it, with `env` for its `CNI_*` variables but for `CNI_COMMAND`, and gives what it printed. What it wrote to
+    /// stderr goes to ours.
+    ///
+    /// # Errors
+    /// The plugin's own error, code and all; code 5 when it can't be started, or failed without one; code 11 when it did
+    /// not end by `deadline`, or we are told to stop meanwhile.
+    pub fn call(
+        &self,
+        command: Command,
+        stdin: &[u8],
+        env: &Env,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<u8>> {
+        match &self.who {
+            Who::Program(program) => {
+                taken(&self.name, start(&self.name, program, command, stdin, env)?.output(deadline)?)
+            }
+            Who::Inside(plugin) => {
+                let env = env.with(&[(Var::Command.name(), command.as_str())]);
+                let reply = stop::within(deadline, || plugin::serve(*plugin, &env, &mut &*stdin));
+                let is_late = !reply.ok && deadline.is_some_and(|deadline| deadline <= Instant::now());
+                let answer = taken_inside(reply);
+                if !is_late || stop::is_told() {
+                    return answer;
+                }
+                let msg = format!("plugin {:?} did not answer in time", self.name);
+                let how = answer.map_or_else(|error| error.to_string(), |_| String::new());
+                Err(Error::new(Code::TRY_AGAIN, msg).details(format!("it was told to stop and did: {how}")))
+            }
+        }
+    }
+
+    /// Begins a call that goes on while we do other work.
     ///
     /// # Errors
     /// Code 5 when it can't be started.
-    pub fn start(
-        program: &Path,
-        name: &str,
-        command: Command,
-        stdin: &[u8],
-        extra: &[(&str, &str)],
-    ) -> Result<Self> {
-        let mut child = std::process::Command::new(program);
-        child.env("CNI_COMMAND", command.as_str()).envs(extra.iter().copied());
-        Self::spawn(child, name, stdin)
+    pub fn start(&self, command: Command, stdin: &[u8], env: &Env) -> Result<Running> {
+        let work = match &self.who {
+            Who::Program(program) => Work::Program(start(&self.name, program, command, stdin, env)?),
+            Who::Inside(plugin) => {
+                let (plugin, stdin) = (*plugin, stdin.to_owned());
+                let env = env.with(&[(Var::Command.name(), command.as_str())]);
+                let deadline = stop::deadline();
+                let serve = move || stop::within(deadline, || plugin::serve(plugin, &env, &mut &*stdin));
+                let thread =
+                    thread::Builder::new().spawn(serve).io(format!("start plugin {:?}", self.name))?;
+                Work::Inside(thread)
+            }
+        };
+        Ok(Running { name: self.name.clone(), work: Some(work) })
     }
+}
 
-    /// Starts any program as the plugin `name`.
-    ///
-    /// # Errors
-    /// As [`Process::start`].
-    pub fn spawn(program: std::process::Command, name: &str, stdin: &[u8]) -> Result<Self> {
-        let process = Process::start(program, format!("plugin {name:?}"), stdin)?;
-        Ok(Self { name: name.to_owned(), process })
-    }
+/// A plugin at work. Dropped without [`Running::wait`], it is waited for and its answer is lost.
+pub struct Running {
+    name: String,
+    work: Option<Work>,
+}
 
+enum Work {
+    Program(Process),
+    Inside(JoinHandle<Reply>),
+}
+
+impl Running {
     /// Waits until it ends and gives what it printed. What it wrote to stderr goes to ours.
     ///
     /// # Errors
-    /// The plugin's own error, code and all; code 5 when it failed without one; code 11 when we are told to
-    /// stop meanwhile.
-    pub fn wait(self) -> Result<Vec<u8>> {
-        self.wait_until(None)
-    }
-
-    /// As [`Running::wait`], but not for ever.
-    ///
-    /// # Errors
-    /// Code 11 when it did not end in time.
-    pub fn wait_until(self, deadline: Option<Instant>) -> Result<Vec<u8>> {
-        let name = self.name.clone();
-        let Output { status, stdout, stderr } = self.output(deadline)?;
-        // Nothing can be done about a stderr that we can't write to.
-        let _ = io::stderr().write_all(&stderr);
-        if status.success() {
-            return Ok(stdout);
+    /// As [`Callee::call`].
+    pub fn wait(mut self) -> Result<Vec<u8>> {
+        match self.work.take() {
+            Some(Work::Program(process)) => taken(&self.name, process.output(None)?),
+            Some(Work::Inside(thread)) => taken_inside(join(thread, &self.name)?),
+            None => Err(Error::new(Code::INTERNAL, format!("plugin {:?} was waited for twice", self.name))),
         }
-        Err(Error::from_json(&stdout).unwrap_or_else(|| silent_failure(&name, status, &stdout, &stderr)))
     }
+}
 
-    /// Waits until it ends, and gives all that it said.
-    ///
-    /// # Errors
-    /// As [`Process::output`].
-    pub fn output(self, deadline: Option<Instant>) -> Result<Output> {
-        self.process.output(deadline)
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(Work::Inside(thread)) = self.work.take() {
+            // The reply is dropped, which undoes what it tells of.
+            let _ = thread.join();
+        }
     }
+}
+
+fn join(thread: JoinHandle<Reply>, name: &str) -> Result<Reply> {
+    // Panics of the plugin end in `serve`.
+    thread.join().map_err(|_| Error::new(Code::INTERNAL, format!("the thread of plugin {name:?} died")))
+}
+
+fn start(name: &str, program: &PathBuf, command: Command, stdin: &[u8], env: &Env) -> Result<Process> {
+    let mut child = std::process::Command::new(program);
+    for (name, _) in Env::of_process().iter() {
+        child.env_remove(name);
+    }
+    child.envs(env.iter()).env(Var::Command.name(), command.as_str());
+    Process::start(child, format!("plugin {name:?}"), stdin)
+}
+
+fn taken(name: &str, output: Output) -> Result<Vec<u8>> {
+    let Output { status, stdout, stderr } = output;
+    // Nothing can be done about a stderr that we can't write to.
+    let _ = io::stderr().write_all(&stderr);
+    if status.success() {
+        return Ok(stdout);
+    }
+    Err(Error::from_json(&stdout).unwrap_or_else(|| silent_failure(name, status, &stdout, &stderr)))
+}
+
+fn taken_inside(mut reply: Reply) -> Result<Vec<u8>> {
+    let stdout = std::mem::take(&mut reply.stdout).into_bytes();
+    if reply.ok {
+        reply.commit();
+        return Ok(stdout);
+    }
+    Err(Error::from_json(&stdout)
+        .unwrap_or_else(|| Error::new(Code::INTERNAL, "a plugin of this executable failed without an error")))
 }
 
 fn silent_failure(name: &str, status: ExitStatus, stdout: &[u8], stderr: &[u8]) -> Error {

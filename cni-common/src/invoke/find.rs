@@ -1,6 +1,8 @@
 //! Where plugins are looked for.
 
 use crate::disk;
+use crate::plugin::Env;
+use crate::spec::command::Var;
 use crate::spec::{Code, Error, Result};
 use std::ffi::OsString;
 use std::fmt;
@@ -11,10 +13,10 @@ use std::path::{Path, PathBuf};
 pub struct PluginPath(Option<OsString>);
 
 impl PluginPath {
-    /// From the variable's value.
+    /// As the variables of a call have it.
     #[must_use]
-    pub fn new(value: Option<OsString>) -> Self {
-        Self(value)
+    pub fn of_env(env: &Env) -> Self {
+        Self(env.get(Var::Path.name()).cloned())
     }
 
     /// Of these folders, in order. One with a `:` in its name can't be told in a `CNI_PATH` and is left out.

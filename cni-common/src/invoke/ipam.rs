@@ -1,21 +1,16 @@
 //! IPAM delegation (SPEC.md, "Section 4"): the plugin that `ipam.type` names gets the same command, environment
 //! and stdin as we did.
 
-use super::exec::Running;
-use crate::plugin::{Command, Request};
-use crate::spec::{Code, Error, Result, SpecVersion, Success, compat, json};
+use super::{Callee, PluginPath, Running};
+use crate::plugin::{Env, IPAM_DELEGATE, Request};
+use crate::spec::{Code, Command, Error, Result, SpecVersion, Success, compat, json};
 use crate::undo::Undo;
-use std::path::PathBuf;
-
-/// Set for the delegate, so that an interface plugin named as IPAM (itself, even) refuses instead of going round
-/// in circles.
-const MARK: &str = "CNI_IPAM_DELEGATE";
 
 /// The IPAM plugin of a network.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Ipam {
-    name: String,
-    program: PathBuf,
+    callee: Callee,
+    env: Env,
     stdin: Vec<u8>,
     version: SpecVersion,
 }
@@ -28,38 +23,20 @@ pub struct Pending {
     running: Option<Running>,
 }
 
-/// Refuses to work as another plugin's IPAM delegate.
-///
-/// # Errors
-/// Code 7 when we are one.
-pub fn refuse_as_ipam(plugin: &str) -> Result<()> {
-    if std::env::var_os(MARK).is_none() {
-        return Ok(());
-    }
-    Err(Error::config(format!("{plugin} can't be an IPAM plugin"))
-        .details("ipam.type names it; name one that hands out addresses, such as host-local"))
-}
-
 impl Ipam {
     /// Finds the plugin `name` along `CNI_PATH`.
     ///
     /// # Errors
     /// See [`super::PluginPath::find`].
     pub fn find(request: &Request, name: &str) -> Result<Self> {
-        let program = request
-            .path
-            .find(name)
+        let callee = Callee::find(&PluginPath::of_env(&request.env), name)
             .map_err(|error| error.context(format!("IPAM plugin {name:.80?} can't be called")))?;
         Ok(Self {
-            name: name.to_owned(),
-            program,
+            callee,
+            env: request.env.with(&[(IPAM_DELEGATE, "1")]),
             stdin: request.stdin.clone(),
             version: request.conf.version,
         })
-    }
-
-    fn start(&self, command: Command) -> Result<Running> {
-        Running::start(&self.program, &self.name, command, &self.stdin, &[(MARK, "1")])
     }
 
     /// Starts ADD; [`Pending::wait`] takes its answer.
@@ -67,7 +44,8 @@ impl Ipam {
     /// # Errors
     /// Code 5 when it can't be started.
     pub fn start_add(&self) -> Result<Pending> {
-        Ok(Pending { running: Some(self.start(Command::Add)?), ipam: self.clone() })
+        let running = self.callee.start(Command::Add, &self.stdin, &self.env)?;
+        Ok(Pending { running: Some(running), ipam: self.clone() })
     }
 
     /// Runs `command`, whose answer is empty.
@@ -76,7 +54,7 @@ impl Ipam {
     /// The plugin's own. GC and STATUS of a plugin that does not know them succeed: there is nothing it could do or
     /// say.
     pub fn call(&self, command: Command) -> Result<()> {
-        match self.start(command)?.wait() {
+        match self.callee.call(command, &self.stdin, &self.env, None) {
             Err(error) if matches!(command, Command::Gc | Command::Status) && is_unknown_command(&error) => {
                 Ok(())
             }
@@ -100,7 +78,7 @@ impl Pending {
     /// Code 6 when its answer is not a result, code 7 when the result has no address; then `undo` frees what it leased.
     pub fn wait(mut self, undo: &mut Undo) -> Result<Success> {
         let ipam = self.ipam.clone();
-        let (name, version) = (ipam.name.clone(), ipam.version);
+        let (name, version) = (ipam.callee.name().to_owned(), ipam.version);
         let stdout = self.running.take().map(Running::wait).transpose()?.unwrap_or_default();
         undo.push(format!("IPAM ADD by {name}"), move || Ok(ipam.call(Command::Del)?));
         let document = json::parse(&stdout).map_err(|error| {
@@ -123,7 +101,7 @@ impl Drop for Pending {
         if running.wait().is_ok()
             && let Err(error) = self.ipam.call(Command::Del)
         {
-            crate::log!("undo of IPAM ADD by {} failed: {error}", self.ipam.name);
+            crate::log!("undo of IPAM ADD by {} failed: {error}", self.ipam.callee.name());
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Calling one plugin: found along `CNI_PATH`, run with stdin's bytes untouched, its answer read.
+//! Calling one plugin: found along `CNI_PATH`, called with stdin's bytes untouched, its answer read.
 
-mod exec;
+mod callee;
 mod find;
 mod ipam;
 
-pub use exec::Running;
+pub use callee::{Callee, Running};
 pub use find::{PluginPath, distrust};
 #[cfg(feature = "runtime")]
 pub(crate) use ipam::is_unknown_command;
-pub use ipam::{Ipam, Pending, refuse_as_ipam};
+pub use ipam::{Ipam, Pending};

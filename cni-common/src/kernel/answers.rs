@@ -5,8 +5,8 @@ use super::netlink::socket::parse;
 use super::netlink::tc::{Filter, Qdisc, TcNetlinkMessage};
 use super::netlink::{Link, Message, RouteNetlinkMessage, Socket, addr, route};
 use super::nft;
-use cni_conformance::Host;
-use cni_conformance::fuzz::{fuzz, mutate, number, seed};
+use cni_harness::Host;
+use cni_harness::fuzz::{fuzz, mutate, number, seed};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NetlinkSerializable};
 use netlink_packet_netfilter::conntrack::ConntrackMessage;
 use netlink_packet_netfilter::nftables::{

@@ -1,9 +1,8 @@
 //! One call, as typed values: the plugins see nothing of the environment or stdin but this.
 
 use super::args;
-use super::command::{Command, Var};
-use crate::invoke::PluginPath;
 use crate::kernel::netns::Netns;
+use crate::spec::command::{Command, Var};
 use crate::spec::conf::NetConf;
 use crate::spec::{Attachment, Code, Coded, ContainerId, Error, IfName, Result, SpecVersion};
 use std::collections::HashMap;
@@ -25,6 +24,19 @@ impl Env {
         Self(std::env::vars_os().filter_map(cni).collect())
     }
 
+    /// All of them, the empty ones too: what a plugin that is called next inherits.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &OsString)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// The same, but for these.
+    #[must_use]
+    pub fn with(&self, changed: &[(&str, &str)]) -> Self {
+        let mut env = self.clone();
+        env.0.extend(changed.iter().map(|(name, value)| ((*name).to_owned(), value.into())));
+        env
+    }
+
     /// The value of `name`, unless it is empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&OsString> {
@@ -33,7 +45,11 @@ impl Env {
 
     fn text(&self, name: &str) -> Result<Option<String>> {
         let Some(value) = self.get(name) else { return Ok(None) };
-        text_of(name, value.clone()).map(Some)
+        let text = value.to_str().ok_or_else(|| {
+            Error::new(Code::BAD_ENVIRONMENT, format!("{name} is not UTF-8"))
+                .details(format!("{:.200}", value.to_string_lossy()))
+        })?;
+        Ok(Some(text.to_owned()))
     }
 
     /// Whether the caller says that our own namespace is meant (`CNI_NETNS_OVERRIDE`).
@@ -50,13 +66,6 @@ impl<K: Into<String>, V: Into<OsString>> FromIterator<(K, V)> for Env {
     }
 }
 
-fn text_of(name: &str, value: OsString) -> Result<String> {
-    value.into_string().map_err(|raw| {
-        let error = Error::new(Code::BAD_ENVIRONMENT, format!("{name} is not UTF-8"));
-        error.details(format!("{:.200}", raw.to_string_lossy()))
-    })
-}
-
 /// One call of a plugin.
 #[derive(Debug)]
 pub struct Request {
@@ -64,9 +73,8 @@ pub struct Request {
     pub conf: NetConf,
     /// stdin's bytes, which a delegate gets untouched.
     pub stdin: Vec<u8>,
-    /// Where delegates are looked for.
-    pub path: PluginPath,
-    cni_args: Option<OsString>,
+    /// The `CNI_*` variables, which a delegate gets too.
+    pub env: Env,
 }
 
 /// What ADD, CHECK and DEL work on.
@@ -115,8 +123,7 @@ impl Request {
     /// # Errors
     /// Code 4: see the module `args`.
     pub fn arg(&self, key: &str) -> Result<Option<String>> {
-        let text = self.cni_args.clone().map(|value| text_of("CNI_ARGS", value)).transpose()?;
-        args::find(&text.unwrap_or_default(), key)
+        args::find(&self.env.text("CNI_ARGS")?.unwrap_or_default(), key)
     }
 
     /// The pairs of `CNI_ARGS`, in order, to hand them on.
@@ -124,8 +131,7 @@ impl Request {
     /// # Errors
     /// Code 4 when they are none.
     pub fn arg_pairs(&self) -> Result<Vec<(String, String)>> {
-        let text = self.cni_args.clone().map(|value| text_of("CNI_ARGS", value)).transpose()?;
-        args::pairs(&text.unwrap_or_default())
+        args::pairs(&self.env.text("CNI_ARGS")?.unwrap_or_default())
     }
 
     /// Reads stdin and checks it, in the reference library's order. `version` becomes the config's as soon as it is known,
@@ -137,12 +143,7 @@ impl Request {
         let conf = NetConf::parse(&bytes)
             .inspect_err(|_| *version = NetConf::version_in(&bytes).unwrap_or(*version))?;
         *version = conf.version;
-        Ok(Self {
-            conf,
-            stdin: bytes,
-            path: PluginPath::new(env.get(Var::Path.name()).cloned()),
-            cni_args: env.get("CNI_ARGS").cloned(),
-        })
+        Ok(Self { conf, stdin: bytes, env: env.clone() })
     }
 }
 

@@ -1,13 +1,14 @@
 //! The edge of the process: the only place that reads stdin, writes stdout and picks the exit code.
 
-use super::command::{Command, Var};
 use super::request::{Env, Request, Target, check_env};
 use crate::kernel::netns;
+use crate::spec::command::{Command, Var};
 use crate::spec::conf::NetConf;
 use crate::spec::{Attachment, Code, Error, Result, SpecVersion, Success, compat};
 use crate::stop;
 use crate::undo::Undo;
 use nix::poll::{PollFd, PollFlags, poll};
+use std::ffi::OsString;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,15 +22,36 @@ pub struct Added {
     pub undo: Undo,
 }
 
+/// Set for a plugin that another one calls for addresses (`ipam.type`), so that an interface plugin (the caller
+/// itself, even) refuses instead of going round in circles.
+pub const IPAM_DELEGATE: &str = "CNI_IPAM_DELEGATE";
+
 /// A CNI plugin. [`run`] has checked the environment, the config's shared keys, and that this version of the
 /// specification has the command; VERSION it answers by itself.
-pub trait Plugin {
+pub trait Plugin: Sync {
     /// The name under which the plugin introduces itself.
     fn name(&self) -> &'static str;
 
     /// The oldest version of the specification that it speaks.
     fn since(&self) -> SpecVersion {
         SpecVersion::V0_1_0
+    }
+
+    /// Another name that a file of it may have.
+    fn alias(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether other plugins may call it for addresses.
+    fn is_ipam(&self) -> bool {
+        false
+    }
+
+    /// What it does with words of a command line, which people give it and runtimes do not; `None`: the call is
+    /// a runtime's all the same.
+    fn command_line(&self, words: &[OsString]) -> Option<ExitCode> {
+        let _ = words;
+        None
     }
 
     /// Attaches the container.
@@ -44,7 +66,8 @@ pub trait Plugin {
     /// Frees what belongs to the network and to none of the attachments `valid`.
     fn gc(&self, request: &Request, valid: &[Attachment]) -> Result<()>;
 
-    /// Fails when an ADD could not succeed now. Changes nothing.
+    /// Fails when an ADD could not succeed now; whatever the error's code is, it is told as code 50 (51 stays).
+    /// Changes nothing.
     fn status(&self, request: &Request) -> Result<()>;
 }
 
@@ -77,6 +100,14 @@ impl Reply {
 /// Runs `plugin` as this process: the whole of a plugin's `main`.
 #[must_use]
 pub fn run(plugin: &dyn Plugin) -> ExitCode {
+    run_with(plugin, &std::env::args_os().skip(1).collect::<Vec<_>>())
+}
+
+/// The same, with `words` for its command line.
+pub(super) fn run_with(plugin: &dyn Plugin, words: &[OsString]) -> ExitCode {
+    if let Some(code) = plugin.command_line(words) {
+        return code;
+    }
     let (env, stdin) = (Env::of_process(), std::io::stdin());
     let is_version = env.get(Var::Command.name()).is_some_and(|word| *word == *"VERSION");
     let reply = if is_version {
@@ -134,18 +165,15 @@ pub fn serve(plugin: &dyn Plugin, env: &Env, stdin: &mut dyn Read) -> Reply {
 
 /// Called by hand, or by Nomad, which reads the version out of it. stdin is left alone.
 fn about(plugin: &dyn Plugin) -> Reply {
-    Reply { stderr: about_text(plugin), ..Reply::ok(String::new(), Undo::default()) }
+    let text = about_text(plugin.name(), plugin.since());
+    Reply { stderr: text, ..Reply::ok(String::new(), Undo::default()) }
 }
 
-/// Who `plugin` is: its name and release, and the versions of the specification that it speaks; two lines.
+/// Who somebody is: a name, the suite's release, and the versions of the specification from `since` on; two lines.
 #[must_use]
-pub fn about_text(plugin: &dyn Plugin) -> String {
-    let versions = versions(plugin).map(SpecVersion::as_str).collect::<Vec<_>>().join(", ");
-    format!(
-        "CNI {} plugin v{}\nCNI protocol versions supported: {versions}\n",
-        plugin.name(),
-        env!("CARGO_PKG_VERSION")
-    )
+pub fn about_text(name: &str, since: SpecVersion) -> String {
+    let versions = versions(since).map(SpecVersion::as_str).collect::<Vec<_>>().join(", ");
+    format!("CNI {name} plugin v{}\nCNI protocol versions supported: {versions}\n", env!("CARGO_PKG_VERSION"))
 }
 
 fn answer(
@@ -177,7 +205,11 @@ fn answer(
         return Err(Error::new(Code::INCOMPATIBLE_VERSION, msg).details(details));
     }
     if request.conf.version < plugin.since() {
-        return Err(SpecVersion::incompatible(request.conf.version.as_str(), versions(plugin)));
+        return Err(SpecVersion::incompatible(request.conf.version.as_str(), versions(plugin.since())));
+    }
+    if env.get(IPAM_DELEGATE).is_some() && !plugin.is_ipam() {
+        return Err(Error::config(format!("{} can't be an IPAM plugin", plugin.name()))
+            .details("ipam.type names it; name one that hands out addresses, such as host-local"));
     }
     let target = names.map(|names| Target {
         attachment: Attachment {
@@ -199,20 +231,25 @@ fn answer(
         (Command::Check, Some(target)) => silent(plugin.check(&request, &refuse_own_netns(env, target)?)),
         (Command::Del, Some(target)) => silent(plugin.del(&request, &forget_own_netns(env, target))),
         (Command::Gc, _) => silent(plugin.gc(&request, &request.conf.valid_attachments()?)),
-        (Command::Status, _) => silent(plugin.status(&request)),
+        // Whatever keeps an ADD from working, the specification has one code for it.
+        (Command::Status, _) => silent(plugin.status(&request).map_err(|error| match error.code {
+            Code::LIMITED_CONNECTIVITY => error,
+            // Nothing was found out.
+            _ if stop::is_told() => error,
+            _ => Error::new(Code::NOT_AVAILABLE, error.msg()).details(error.cause()),
+        })),
         (Command::Add | Command::Check | Command::Del, None) | (Command::Version, _) => {
             Err(Error::new(Code::INTERNAL, format!("{command} got past the check of its variables")))
         }
     }
 }
 
-fn versions(plugin: &dyn Plugin) -> impl Iterator<Item = SpecVersion> {
-    let since = plugin.since();
+fn versions(since: SpecVersion) -> impl Iterator<Item = SpecVersion> {
     SpecVersion::ALL.into_iter().filter(move |version| *version >= since)
 }
 
 fn supported_versions(plugin: &dyn Plugin, asked_with: SpecVersion) -> String {
-    let list: Vec<_> = versions(plugin).map(|version| format!("\"{version}\"")).collect();
+    let list: Vec<_> = versions(plugin.since()).map(|version| format!("\"{version}\"")).collect();
     format!("{{\"cniVersion\":\"{asked_with}\",\"supportedVersions\":[{}]}}\n", list.join(","))
 }
 

@@ -2,11 +2,11 @@
 
 use super::cache::{Cache, Entry};
 use super::list::ConfList;
-use crate::invoke::{PluginPath, Running, is_unknown_command};
-use crate::plugin::Command;
+use crate::invoke::{Callee, PluginPath, is_unknown_command};
+use crate::plugin::Env;
 use crate::spec::{
-    Attachment, Code, Coded, ContainerId, Error, IfName, NetworkName, Result, SpecVersion, Success, compat,
-    json,
+    Attachment, Code, Coded, Command, ContainerId, Error, IfName, NetworkName, Result, SpecVersion, Success,
+    compat, json,
 };
 use serde_json::{Map, Value};
 use std::time::{Duration, Instant};
@@ -269,19 +269,19 @@ impl Operation<'_> {
     ) -> Result<Vec<u8>> {
         let go = || {
             let kind = plugin["type"].as_str().unwrap_or_default();
-            let program = self.runtime.path.find(kind)?;
+            let callee = Callee::find(&self.runtime.path, kind)?;
             let stdin = Value::Object(self.request(plugin, prev, extra)?).to_string();
             let endpoint = self.endpoint;
             let args = endpoint.map(|endpoint| endpoint.args.as_slice()).unwrap_or_default();
             let args: Vec<String> = args.iter().map(|(key, value)| format!("{key}={value}")).collect();
-            let env = [
+            let env = Env::of_process().with(&[
                 ("CNI_CONTAINERID", endpoint.map_or("", |endpoint| endpoint.container_id.as_str())),
                 ("CNI_NETNS", endpoint.map_or("", |endpoint| endpoint.netns.as_str())),
                 ("CNI_IFNAME", endpoint.map_or("", |endpoint| endpoint.ifname.as_str())),
                 ("CNI_ARGS", &args.join(";")),
                 ("CNI_PATH", &self.runtime.path.to_string()),
-            ];
-            Running::start(&program, kind, self.command, stdin.as_bytes(), &env)?.wait_until(self.deadline)
+            ]);
+            callee.call(self.command, stdin.as_bytes(), &env, self.deadline)
         };
         go().map_err(|error: Error| match self.command {
             // As libcni has it: a runtime reads these as they come.

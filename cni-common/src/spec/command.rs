@@ -1,6 +1,6 @@
 //! The commands of the execution protocol and the variables that each needs (SPEC.md, "Section 2").
 
-use crate::spec::SpecVersion;
+use super::SpecVersion;
 use std::fmt;
 
 /// What `CNI_COMMAND` asks for.

@@ -80,6 +80,17 @@ impl NetConf {
             .map_err(|error| Error::new(Code::DECODE, "could not parse prevResult").details(error))
     }
 
+    /// The same, for CHECK, which can't do without.
+    ///
+    /// # Errors
+    /// Code 7 when there is none, 6 when it is not a result.
+    pub fn required_prev_result(&self) -> Result<Success> {
+        self.prev_result()?.ok_or_else(|| {
+            Error::config("Required prevResult missing")
+                .details("CHECK compares with what ADD printed; libcni keeps that in its cache")
+        })
+    }
+
     /// GC's list of the attachments that live, in either spelling (`cni.dev/attachments` is older libraries').
     ///
     /// # Errors

@@ -31,6 +31,8 @@ impl Code {
     pub const TRY_AGAIN: Self = Self(11);
     /// STATUS: no ADD can succeed now.
     pub const NOT_AVAILABLE: Self = Self(50);
+    /// STATUS: not available, and containers that are attached may be reached in part only.
+    pub const LIMITED_CONNECTIVITY: Self = Self(51);
     /// CHECK: something is not as ADD left it (100 and up are each plugin's own to give).
     pub const NOT_AS_ADDED: Self = Self(100);
     /// ADD: the attachment exists already.
@@ -48,6 +50,12 @@ pub struct Error {
 }
 
 impl Error {
+    /// CHECK's answer (code 100): something is not as ADD left it.
+    #[must_use]
+    pub fn differs(what: impl fmt::Display, expected: impl fmt::Display, found: impl fmt::Display) -> Self {
+        Self::new(Code::NOT_AS_ADDED, format!("{what}: expected {expected}, found {found}"))
+    }
+
     /// An error that says `msg`.
     pub fn new(code: Code, msg: impl fmt::Display) -> Self {
         Self { code, cause: anyhow!("{msg}") }
@@ -92,7 +100,7 @@ impl Error {
             msg: bounded(self.msg()),
             details: bounded(self.cause()),
         };
-        super::json::to_text(&wire)
+        super::print::to_text(&wire)
     }
 
     /// Reads what a delegate printed when it failed; `None` when that is not an error object.
@@ -151,6 +159,26 @@ pub trait Coded<T> {
 impl<T, E: std::error::Error + Send + Sync + 'static> Coded<T> for std::result::Result<T, E> {
     fn coded(self, code: Code, msg: impl fmt::Display) -> Result<T> {
         self.map_err(|error| Error { code, cause: anyhow::Error::new(error).context(msg.to_string()) })
+    }
+}
+
+/// Where a text names a version, and what is told when it names none.
+impl SpecVersion {
+    /// The version that `text` names exactly; the empty text means 0.1.0.
+    ///
+    /// # Errors
+    /// Code 1 when no release has that name (`1.0` is none).
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let text = if text.is_empty() { "0.1.0" } else { text };
+        let known = Self::ALL.into_iter().find(|version| version.as_str() == text);
+        known.ok_or_else(|| Self::incompatible(text, Self::ALL))
+    }
+
+    /// The error (code 1) for a config whose version `text` is none of `known`.
+    pub fn incompatible(text: &str, known: impl IntoIterator<Item = Self>) -> Error {
+        let known: Vec<_> = known.into_iter().map(|version| format!("\"{version}\"")).collect();
+        Error::new(Code::INCOMPATIBLE_VERSION, "incompatible CNI versions")
+            .details(format!("config is {text:?}, plugin supports [{}]", known.join(" ")))
     }
 }
 

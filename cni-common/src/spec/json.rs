@@ -3,9 +3,10 @@
 //! their keys: what a person put into a free-form map stays as it is.
 
 use super::error::{Code, Error, Result};
+pub use super::print::{compact, to_text};
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Unexpected, Visitor};
-use serde::{Serialize, forward_to_deserialize_any};
+use serde::forward_to_deserialize_any;
 use serde_json::Value;
 
 /// Reads one JSON document.
@@ -27,24 +28,6 @@ pub fn decode<T: DeserializeOwned>(value: &Value) -> Result<T> {
         let inner = error.into_inner();
         Error::new(Code::DECODE, format!("config key {path:?}: {inner}"))
     })
-}
-
-/// `value` as stdout gets it: four spaces of indent, no closing newline.
-#[must_use]
-pub fn to_text(value: &impl Serialize) -> String {
-    let mut text = Vec::new();
-    let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    let mut serializer = serde_json::Serializer::with_formatter(&mut text, indent);
-    // The types we print hold only strings, numbers, lists and structs: none of them can fail.
-    let _ = value.serialize(&mut serializer);
-    String::from_utf8_lossy(&text).into_owned()
-}
-
-/// `value` in one line.
-#[must_use]
-pub fn compact(value: &impl Serialize) -> String {
-    // As above.
-    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// A deserializer over a [`Value`] that folds the case of struct keys and passes over `null` in structs.

@@ -1,6 +1,5 @@
 //! The versions of the specification that this suite speaks: all seven that were ever released.
 
-use super::error::{Code, Error};
 use std::fmt;
 
 /// A released version of the CNI specification.
@@ -42,23 +41,6 @@ impl SpecVersion {
             Self::V1_0_0 => "1.0.0",
             Self::V1_1_0 => "1.1.0",
         }
-    }
-
-    /// The version that `text` names exactly; the empty text means 0.1.0.
-    ///
-    /// # Errors
-    /// Code 1 when no release has that name (`1.0` is none).
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        let text = if text.is_empty() { "0.1.0" } else { text };
-        let known = Self::ALL.into_iter().find(|version| version.as_str() == text);
-        known.ok_or_else(|| Self::incompatible(text, Self::ALL))
-    }
-
-    /// The error (code 1) for a config whose version `text` is none of `known`.
-    pub fn incompatible(text: &str, known: impl IntoIterator<Item = Self>) -> Error {
-        let known: Vec<_> = known.into_iter().map(|version| format!("\"{version}\"")).collect();
-        Error::new(Code::INCOMPATIBLE_VERSION, "incompatible CNI versions")
-            .details(format!("config is {text:?}, plugin supports [{}]", known.join(" ")))
     }
 }
 

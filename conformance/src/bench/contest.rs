@@ -1,8 +1,8 @@
 //! What is done, in which networks, by whom.
 
-use crate::call::Call;
-use crate::netns::{Container, Host};
-use crate::write_file;
+use cni_harness::call::Call;
+use cni_harness::netns::{Container, Host};
+use cni_harness::write_file;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;

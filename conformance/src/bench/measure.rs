@@ -2,7 +2,7 @@
 
 use super::contest::{By, Contest, Entrant, Ground};
 use super::stats::Times;
-use crate::call::Call;
+use cni_harness::call::Call;
 use std::fmt;
 use std::io;
 use std::path::Path;

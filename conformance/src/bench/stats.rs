@@ -1,6 +1,6 @@
 //! What many times say.
 
-use crate::call::percentile;
+use cni_harness::call::percentile;
 use std::fmt;
 use std::time::Duration;
 

@@ -4,7 +4,7 @@
 //! `bench-datapath OURS-DIR REFERENCE-DIR`, in a network namespace of its own. `serve` and `connect ADDRESS` are its own
 //! helpers, which it starts inside the namespaces that it made.
 
-use cni_conformance::{Call, Container, Host, raise_file_limit};
+use cni_harness::{Call, Container, Host, raise_file_limit};
 use serde_json::{Value, json};
 use std::io::{Error, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -3,8 +3,8 @@
 //!
 //! `bench-hostports OURS-DIR REFERENCE-DIR`, in a network namespace of its own.
 
-use cni_conformance::traffic::{Transport, ask, serve};
-use cni_conformance::{Call, Container, Host};
+use cni_harness::traffic::{Transport, ask, serve};
+use cni_harness::{Call, Container, Host};
 use serde_json::{Value, json};
 use std::io::{Error, Write};
 use std::net::SocketAddr;
@@ -43,7 +43,7 @@ impl Bed {
             container.ip("link set eth0 up");
         }
         pod.ip("route add default via 10.1.0.1");
-        cni_conformance::write_file(Path::new("/proc/sys/net/ipv4/ip_forward"), "1", 0o644);
+        cni_harness::write_file(Path::new("/proc/sys/net/ipv4/ip_forward"), "1", 0o644);
         Self { _host: host, peer, pod }
     }
 

@@ -7,9 +7,7 @@ use cni_common::kernel::netlink::addr::Dad;
 use cni_common::kernel::netlink::link::{PortFlags, VethPair, random_mac};
 use cni_common::kernel::netlink::{Socket, addr, all_ok, link};
 use cni_common::kernel::netns::Netns;
-use cni_common::kernel::nft::{
-    Chain, Data, End, Family, Field, Key, Set, Transaction, Value, delete_element, insert_element,
-};
+use cni_common::kernel::nft::{Chain, Data, End, Family, Field, Key, Set, Transaction, Value};
 use cni_common::spec::{Code, Coded, Error, IfName, Result};
 use ipnet::IpNet;
 use std::os::fd::AsRawFd;
@@ -85,7 +83,7 @@ impl<'a> Floor<'a> {
         batch.push(link::set_up(index, true));
         all_ok(inside.batch(batch)?)?;
         self.change_elements(|transaction, family, set, key, chain| {
-            insert_element(transaction, family, set, (key, Value::Goto(chain)), "floor");
+            transaction.insert_element(family, set, (key, Value::Goto(chain)), "floor");
         })?;
         link::find(&mut socket, &self.host)?;
         Ok(())
@@ -96,7 +94,7 @@ impl<'a> Floor<'a> {
         let index = link::find(&mut socket, &self.host)?.map_or(0, |link| link.index);
         all_ok(socket.batch(vec![link::delete(index)])?)?;
         self.change_elements(|transaction, family, set, key, _| {
-            delete_element(transaction, family, set, key);
+            transaction.delete_element(family, set, key);
         })?;
         wait(self.start_child()?)
     }

@@ -1,7 +1,7 @@
 //! Section 2, VERSION, and what plugins say about themselves.
 
 use crate::expect;
-use crate::suite::case::VERSIONS;
+use crate::suite::version::VERSIONS;
 use crate::suite::{Bed, Case, On, Reply, Trouble, convention, must, should};
 use serde_json::{Value, json};
 use std::time::Duration;

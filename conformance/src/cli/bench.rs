@@ -45,7 +45,7 @@ pub(super) fn bench_command(args: &BenchArgs) -> io::Result<ExitCode> {
     }
     let html = args.html.as_deref().map(create).transpose()?;
     apart::enter(&[&first, second.as_deref().unwrap_or(&first)])?;
-    crate::raise_file_limit();
+    cni_harness::raise_file_limit();
     let wanted = |contest: &Contest| {
         args.filter.is_empty() || args.filter.iter().any(|one| matches(one, &contest.name))
     };

@@ -35,7 +35,7 @@ pub(super) fn faults_command(args: &FaultsArgs) -> io::Result<ExitCode> {
     }
     let bridge = Subject::find(&dir, "bridge")?;
     apart::enter(&[&dir])?;
-    crate::raise_file_limit();
+    cni_harness::raise_file_limit();
     let wanted = |name: &str| args.filter.is_empty() || args.filter.iter().any(|one| matches(one, name));
     let chains: Vec<_> =
         chains(&dir, bridge.newest()).into_iter().filter(|chain| wanted(&chain.name)).collect();

@@ -28,7 +28,7 @@ pub(super) fn load_command(args: &LoadArgs) -> io::Result<ExitCode> {
     let dir = real(&args.plugin_dir)?;
     let bridge = Subject::find(&dir, "bridge")?;
     apart::enter(&[&dir])?;
-    crate::raise_file_limit();
+    cni_harness::raise_file_limit();
     let all = chains(&dir, bridge.newest());
     let Some(chain) = all.iter().find(|chain| chain.name == args.chain) else {
         let names: Vec<&str> = all.iter().map(|chain| chain.name.as_str()).collect();

@@ -1,6 +1,6 @@
 //! Everything that a node holds which an attachment may leave.
 
-use crate::snapshot::{Snapshot, files, names, shaping};
+use cni_harness::snapshot::{Snapshot, files, names, shaping};
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;

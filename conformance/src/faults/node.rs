@@ -4,11 +4,11 @@
 use super::audit::audit;
 use super::wrapped::Wrapped;
 use crate::chains::{Chain, endpoint, tell};
-use crate::snapshot::difference;
-use crate::{Container, Host, Snapshot};
 use cni_common::invoke::PluginPath;
 use cni_common::runtime::{Cache, ConfList, Endpoint, Runtime};
 use cni_common::spec::{IfName, Success};
+use cni_harness::snapshot::difference;
+use cni_harness::{Container, Host, Snapshot};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io;

@@ -1,10 +1,10 @@
 //! Every fault at every point of a chain, by several machines at once.
 
-use super::call::Point;
 use super::errors;
 use super::node::{Node, Verb};
 use super::wrapped::Process;
 use crate::chains::Chain;
+use cni_harness::faults::Point;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Mutex;

@@ -1,13 +1,13 @@
 //! A folder of plugins that stand for those of another: one can be told what befalls it.
 
-use super::call::{Counter, Point, STRACE};
-use crate::write_file;
+use cni_harness::faults::{Counter, Point, STRACE};
+use cni_harness::write_file;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,11 +23,14 @@ pub struct Process {
     pub run: usize,
 }
 
-/// The folder. Each plugin is a script that starts the real one, through strace if that is wanted.
+/// The folder. Each plugin is a script that starts the real one, through strace if that is wanted. Where the real ones
+/// are one executable, which calls its delegates inside, they still do: a fault befalls the caller's process.
 pub struct Wrapped {
     dir: PathBuf,
     real: PathBuf,
     names: Vec<String>,
+    /// The line of a script that lets plugins call each other inside; empty where they don't.
+    inside: String,
     /// Who runs a plugin of ours holds the other end.
     alive: File,
 }
@@ -47,7 +50,13 @@ impl Wrapped {
         let fifo = dir.join("alive");
         nix::unistd::mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR)?;
         let alive = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(fifo)?;
-        let wrapped = Self { dir: dir.to_owned(), real: real.to_owned(), names: names.to_vec(), alive };
+        let inside = if is_one_file(real, names) {
+            format!("export CNI_PATH='{}'\n", real.display())
+        } else {
+            String::new()
+        };
+        let wrapped =
+            Self { dir: dir.to_owned(), real: real.to_owned(), names: names.to_vec(), inside, alive };
         wrapped.leave_alone();
         Ok(wrapped)
     }
@@ -59,8 +68,10 @@ impl Wrapped {
 
     fn write(&self, name: &str, how: &str) {
         let (dir, real) = (self.dir.display(), self.real.display());
-        let script =
-            format!("#!/bin/sh\nexec 9>'{dir}/alive' 2>>'{dir}/stderr'\n{how}\nexec '{real}/{name}'\n");
+        let script = format!(
+            "#!/bin/sh\nexec 9>'{dir}/alive' 2>>'{dir}/stderr'\n{}{how}\nexec '{real}/{name}'\n",
+            self.inside
+        );
         write_file(&self.path().join(name), script, 0o700);
     }
 
@@ -163,6 +174,12 @@ impl Wrapped {
             let _ = fs::remove_file(file.path());
         }
     }
+}
+
+/// Whether all of these plugins are links of one file.
+fn is_one_file(dir: &Path, names: &[String]) -> bool {
+    let file = |name: &String| fs::metadata(dir.join(name)).ok().map(|found| (found.dev(), found.ino()));
+    names.first().is_some_and(|first| names.iter().all(|name| file(name) == file(first)))
 }
 
 /// strace counts for each thread by itself, and so does this: one point for what several threads reach.

@@ -1,10 +1,9 @@
 //! One call of a plugin, and what has to come out.
 
-use super::bed::Bed;
-use super::case::{Trouble, Verdict};
-use super::steps::Step;
-use crate::call::{Answer, Call};
+use super::steps::{Step, Steps};
+use super::verdict::{Trouble, Verdict};
 use crate::expect;
+use cni_harness::call::{Answer, Call};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -14,7 +13,7 @@ use std::time::Duration;
 /// A call to be.
 #[must_use]
 pub struct Ask<'a> {
-    bed: &'a Bed<'a>,
+    steps: &'a Steps,
     call: Call,
     /// The config.
     pub conf: Value,
@@ -23,8 +22,8 @@ pub struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    pub(super) fn new(bed: &'a Bed<'a>, call: Call, conf: Value) -> Self {
-        Self { bed, call, conf, stdin: None }
+    pub(super) fn new(steps: &'a Steps, call: Call, conf: Value) -> Self {
+        Self { steps, call, conf, stdin: None }
     }
 }
 
@@ -97,7 +96,7 @@ impl Ask<'_> {
         let (bytes, made) = self.stdin.unwrap_or_else(|| (self.conf.to_string().into_bytes(), None));
         let call = self.call.stdin(bytes);
         let answer = call.run();
-        self.bed.note(Step::call(&call, made.as_deref(), &answer));
+        self.steps.note(Step::call(&call, made.as_deref(), &answer));
         Reply(answer)
     }
 }

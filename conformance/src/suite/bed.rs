@@ -2,14 +2,14 @@
 //! is written down.
 
 use super::ask::Ask;
-use super::case::{Trouble, Verdict};
-use super::look::SETTLE;
-use super::steps::{Step, quote};
+use super::steps::{Step, Steps, quote};
 use super::subject::{Role, Subject};
-use crate::call::Call;
-use crate::netns::{Container, Host, ip_batch, within};
-use crate::snapshot::Snapshot;
-use crate::{expect, write_file};
+use super::verdict::{Trouble, Verdict};
+use crate::expect;
+use cni_harness::call::Call;
+use cni_harness::netns::{Container, Host, ip_batch, within};
+use cni_harness::snapshot::Snapshot;
+use cni_harness::write_file;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +17,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+/// How long the kernel may take to clear away what belonged to a dead namespace.
+pub(super) const SETTLE: Duration = Duration::from_secs(5);
 
 /// How long a plugin may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,7 +35,7 @@ pub struct Bed<'a> {
     pub version: &'static str,
     host: Host,
     dir: TempDir,
-    steps: Mutex<Vec<Step>>,
+    steps: Steps,
     pods: AtomicUsize,
 }
 
@@ -64,7 +67,7 @@ impl<'a> Bed<'a> {
         let host = Host::enter();
         let dir = tempfile::Builder::new().prefix("cni-").tempdir();
         let dir = dir.unwrap_or_else(|error| panic!("a folder for the run: {error}"));
-        let bed = Self { subject, version, host, dir, steps: Mutex::default(), pods: AtomicUsize::new(0) };
+        let bed = Self { subject, version, host, dir, steps: Steps::default(), pods: AtomicUsize::new(0) };
         if subject.role == Role::Chained {
             bed.ip_all(&[
                 "link add br0 address 02:00:00:00:00:01 type bridge",
@@ -87,11 +90,11 @@ impl<'a> Bed<'a> {
     /// What was done so far.
     #[must_use]
     pub fn steps(&self) -> Vec<Step> {
-        locked(&self.steps).clone()
+        self.steps.all()
     }
 
     pub(super) fn note(&self, step: Step) {
-        locked(&self.steps).push(step);
+        self.steps.note(step);
     }
 
     /// Runs `ip` on the host.
@@ -311,7 +314,7 @@ impl<'a> Bed<'a> {
         if !["GC", "STATUS", "VERSION"].contains(&verb) {
             call = call.attachment(&pod.id, &pod.ifname).env("CNI_NETNS", pod.path.as_os_str());
         }
-        Ask::new(self, call, conf)
+        Ask::new(&self.steps, call, conf)
     }
 
     /// Adds the container, which has to succeed, and keeps the result as a runtime does.

@@ -2,10 +2,9 @@
 
 use super::bed::Bed;
 use super::subject::{Role, Subject};
+use super::verdict::{Trouble, Verdict};
+use super::version::VERSIONS;
 use serde::Serialize;
-
-/// The specification's versions, oldest first.
-pub const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 /// How much a requirement binds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -75,41 +74,6 @@ impl On {
             Self::Plugin(name) => role != Role::Unknown && subject.kind == name,
         }
     }
-}
-
-/// Why a case did not pass.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trouble {
-    /// The plugin does it in another way.
-    Deviation {
-        /// What is right.
-        expected: String,
-        /// What it did.
-        seen: String,
-    },
-    /// It can't be tried here: what is missing.
-    Untried(String),
-}
-
-impl Trouble {
-    /// A deviation.
-    #[must_use]
-    pub fn deviation(expected: impl Into<String>, seen: impl Into<String>) -> Self {
-        Self::Deviation { expected: expected.into(), seen: seen.into() }
-    }
-}
-
-/// What a case finds.
-pub type Verdict = Result<(), Trouble>;
-
-/// `expect!(holds, "what is right", "what is there: {}", seen)`: goes on, or ends the case.
-#[macro_export]
-macro_rules! expect {
-    ($holds:expr, $expected:expr, $($seen:tt)+) => {
-        if !$holds {
-            return Err($crate::suite::Trouble::deviation($expected, format!($($seen)+)));
-        }
-    };
 }
 
 /// A requirement, and how it is tried.

@@ -1,16 +1,12 @@
 //! What a machine holds, before and after.
 
-use super::bed::Bed;
-use super::bed::Pod;
-use super::case::Verdict;
+use super::bed::{Bed, Pod, SETTLE};
 use super::steps::Step;
 use super::subject::Role;
+use super::verdict::Verdict;
 use crate::expect;
-use crate::snapshot::{Snapshot, difference, files, shaping};
+use cni_harness::snapshot::{Snapshot, difference, files, shaping};
 use std::time::{Duration, Instant};
-
-/// How long the kernel may take to clear away what belonged to a dead namespace.
-pub(super) const SETTLE: Duration = Duration::from_secs(5);
 
 /// What a machine holds that an attachment may leave: one line a thing.
 pub type Look = Vec<String>;

@@ -17,8 +17,11 @@ pub mod look;
 pub mod run;
 pub mod steps;
 pub mod subject;
+pub mod verdict;
+pub mod version;
 
 pub use ask::{Ask, Reply};
 pub use bed::{Bed, Pod};
-pub use case::{Case, Level, On, Trouble, Verdict, convention, must, should};
+pub use case::{Case, Level, On, convention, must, should};
 pub use subject::{Role, Subject};
+pub use verdict::{Trouble, Verdict};

@@ -1,10 +1,12 @@
 //! Every case on every subject that it is for, many at a time.
 
 use super::bed::Bed;
-use super::case::{Case, Level, Trouble, VERSIONS};
+use super::case::{Case, Level};
 use super::expect::{Expectations, matches};
 use super::steps::by_hand;
 use super::subject::Subject;
+use super::verdict::Trouble;
+use super::version::VERSIONS;
 use serde::Serialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};

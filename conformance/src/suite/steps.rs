@@ -1,8 +1,9 @@
 //! What was done in a run of a case, so that a person can do it again by hand.
 
-use crate::call::{Answer, Call, Parts};
+use cni_harness::call::{Answer, Call, Parts};
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// One thing that was done.
 #[derive(Debug, Clone)]
@@ -13,6 +14,23 @@ pub struct Step {
     pub saw: String,
     /// A result, as later configs hold it.
     result: Option<String>,
+}
+
+/// All that was done in a run, in order.
+#[derive(Debug, Default)]
+pub struct Steps(Mutex<Vec<Step>>);
+
+impl Steps {
+    /// One thing more.
+    pub fn note(&self, step: Step) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(step);
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> Vec<Step> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// What texts are cut to in a report, in characters.

@@ -1,7 +1,7 @@
 //! A plugin under test, and a config that it works with.
 
-use super::case::VERSIONS;
-use crate::call::Call;
+use super::version::VERSIONS;
+use cni_harness::call::Call;
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::io;

@@ -3,8 +3,8 @@
 use crate::{Bed, answered, corpus, how_much};
 use cni_common::runtime::Cache;
 use cni_common::spec::Attachment;
-use cni_conformance::fuzz::{Dice, fuzz, mutate};
-use cni_conformance::{leases, write_file};
+use cni_harness::fuzz::{Dice, fuzz, mutate};
+use cni_harness::{leases, write_file};
 use host_local::HostLocal;
 use kubenet_shim::plugin::KubenetShim;
 use serde_json::json;

@@ -9,8 +9,8 @@ mod texts;
 mod verbs;
 
 use cni_common::plugin::{Env, Plugin, serve};
-use cni_conformance::fuzz::{MEMORY, limit_memory, number, seed};
-use cni_conformance::{Call, Container, Host, bin_dir, write_file};
+use cni_harness::fuzz::{MEMORY, limit_memory, number, seed};
+use cni_harness::{Call, Container, Host, bin_dir, write_file};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};

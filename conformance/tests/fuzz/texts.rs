@@ -3,7 +3,7 @@
 use crate::{Bed, corpus, how_much};
 use cni_common::runtime::ConfList;
 use cni_common::spec::{Error, SpecVersion, addr, compat, json as spec_json};
-use cni_conformance::fuzz::{Dice, fuzz, mutate, mutate_json};
+use cni_harness::fuzz::{Dice, fuzz, mutate, mutate_json};
 use serde_json::json;
 
 #[test]

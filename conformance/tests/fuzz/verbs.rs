@@ -2,7 +2,7 @@
 
 use crate::{Bed, answered, corpus, how_much, plugins};
 use cni_common::plugin::Plugin;
-use cni_conformance::fuzz::{Dice, fuzz, mutate, mutate_json};
+use cni_harness::fuzz::{Dice, fuzz, mutate, mutate_json};
 
 const COMMANDS: [&str; 6] = ["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"];
 

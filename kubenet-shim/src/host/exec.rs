@@ -3,7 +3,8 @@
 use super::NetworkPlugin;
 use super::pod::{Pod, PodStatus};
 use crate::settings::Settings;
-use cni_common::invoke::{Running, distrust};
+use cni_common::invoke::distrust;
+use cni_common::process::Process;
 use cni_common::spec::{Code, Error, Result};
 use serde::Deserialize;
 use std::net::IpAddr;
@@ -49,7 +50,7 @@ impl Exec {
         if let Some(pod) = pod {
             command.args([&pod.namespace, &pod.name]).arg(pod.id.as_str());
         }
-        let running = Running::spawn(command, &self.name, &[])?;
+        let running = Process::start(command, format!("exec plugin {:?}", self.name), &[])?;
         let output = running.output(Some(Instant::now() + self.timeout))?;
         let stderr = String::from_utf8_lossy(&output.stderr);
         if !stderr.is_empty() {

@@ -1,11 +1,11 @@
 //! Where a container's network namespace is: the runtime that made it knows.
 
-use cni_common::invoke::Running;
+use cni_common::process;
 use cni_common::spec::{Code, ContainerId, Error, Result};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a runtime may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -63,7 +63,7 @@ fn ask(program: &Path, words: &[&str], id: &ContainerId) -> Result<String> {
     let mut command = Command::new(program);
     command.args(words).arg(id.as_str());
     let name = program.file_name().unwrap_or_default().to_string_lossy();
-    let output = Running::spawn(command, &name, &[])?.output(Some(Instant::now() + PATIENCE))?;
+    let output = process::run(command, &[], PATIENCE)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

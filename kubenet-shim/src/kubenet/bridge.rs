@@ -1,21 +1,15 @@
 //! The bridge that all pods of the node share, with the gateway of each range.
 
 use super::{FALLBACK_MTU, Hairpin, Node, dedup, ranges};
+use crate::cidr::gateway;
 use cni_common::kernel::netlink::addr::{self, Dad};
 use cni_common::kernel::netlink::link::{self, NewBridge};
 use cni_common::kernel::netlink::{Link, Socket};
 use cni_common::kernel::sysctl::{self, Key};
 use cni_common::kernel::{Refusal, absent_ok, forwarding};
-use cni_common::spec::addr::first_host;
 use cni_common::spec::{Code, Coded, Error, Result};
 use ipnet::IpNet;
 use nix::errno::Errno;
-
-/// The gateway of a range: its first address.
-#[must_use]
-pub fn gateway(cidr: &IpNet) -> Option<IpNet> {
-    first_host(cidr).and_then(|ip| IpNet::new(ip, cidr.prefix_len()).ok())
-}
 
 /// The bridge as it is; none when there is none yet.
 ///

@@ -31,7 +31,7 @@ const fn chain(name: &str) -> Chain<'_> {
 /// The rules as data: who, and whether it passes.
 fn wanted(node: &Node) -> Vec<(IpNet, bool)> {
     let gateways =
-        node.cidrs.iter().filter_map(super::bridge::gateway).map(|net| (IpNet::from(net.addr()), true));
+        node.cidrs.iter().filter_map(crate::cidr::gateway).map(|net| (IpNet::from(net.addr()), true));
     gateways.chain(node.cidrs.iter().map(|cidr| (*cidr, false))).collect()
 }
 

@@ -10,7 +10,7 @@
 
 use crate::cidr;
 use cni_common::disk::{self, PassingLock, Patience};
-use cni_common::spec::name::reference_digest;
+use cni_common::owner::reference_digest;
 use cni_common::spec::{Code, Coded, Error, Result};
 use ipnet::IpNet;
 use std::fs::DirBuilder;

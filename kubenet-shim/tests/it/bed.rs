@@ -1,6 +1,6 @@
 //! What every test starts from: a node with an uplink, and somebody outside.
 
-use cni_conformance::{Answer, Call, Container, Host, Snapshot, bin_dir, leases};
+use cni_harness::{Answer, Call, Container, Host, Snapshot, bin_dir, leases};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -131,7 +131,7 @@ impl Bed {
     fn config(&self) -> PathBuf {
         let file = self.path("config.json");
         if !file.exists() {
-            cni_conformance::write_file(&file, "{}", 0o600);
+            cni_harness::write_file(&file, "{}", 0o600);
         }
         file
     }

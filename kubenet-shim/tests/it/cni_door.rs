@@ -2,8 +2,8 @@
 
 use crate::bed::{Bed, INSIDE, NODE, OUTSIDE, add, call, del, ip};
 use cni_common::kernel::netns::Netns;
-use cni_conformance::traffic::{Transport, ask, serve};
-use cni_conformance::{Call, Container, Snapshot, reference_dir};
+use cni_harness::traffic::{Transport, ask, serve};
+use cni_harness::{Call, Container, Snapshot, reference_dir};
 use serde_json::{Value, json};
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -70,7 +70,7 @@ fn the_range_comes_from_the_config_the_runtime_or_the_node() {
     let why = call("STATUS", &bed.conf(&json!({})), "", &pod).run().fails(50);
     assert!(why.contains("kubenet does not have netConfig"), "{why}");
     std::fs::create_dir_all(bed.path("state")).unwrap();
-    cni_conformance::write_file(&bed.path("state/pod-cidr"), "10.3.0.0/24\n", 0o600);
+    cni_harness::write_file(&bed.path("state/pod-cidr"), "10.3.0.0/24\n", 0o600);
     assert_eq!(first(&bed.conf(&json!({})), "c1"), "10.3.0.2");
     call("STATUS", &bed.conf(&json!({})), "", &pod).run().ok();
     let empty = json!({"runtimeConfig": {"ipRanges": [[{"subnet": ""}]]}});
@@ -122,10 +122,7 @@ fn host_ports_and_limits_are_the_other_plugins_work() {
         let found = ask(from, Transport::Tcp, format!("{to}:8080").parse().unwrap());
         assert_eq!(found.unwrap().1, "pod", "from {to}");
     }
-    assert_eq!(
-        cni_conformance::snapshot::shaping().iter().filter(|line| line.contains("rate 8Mbit")).count(),
-        2
-    );
+    assert_eq!(cni_harness::snapshot::shaping().iter().filter(|line| line.contains("rate 8Mbit")).count(), 2);
     call("CHECK", &with_result(&conf, &result), "c1", &pod).run().ok();
     // No runtime tells them again.
     del(&bed.conf(&json!({})), "c1", &pod).ok();
@@ -226,7 +223,7 @@ fn a_pod_that_lacks_a_plugin_is_refused_and_can_end() {
     let bed = Bed::new();
     let few = tempfile::tempdir().unwrap();
     for plugin in ["bridge", "host-local", "loopback"] {
-        std::os::unix::fs::symlink(cni_conformance::bin_dir().join(plugin), few.path().join(plugin)).unwrap();
+        std::os::unix::fs::symlink(cni_harness::bin_dir().join(plugin), few.path().join(plugin)).unwrap();
     }
     let conf = bed.conf(&json!({"podCIDR": "10.1.0.0/24", "pluginDirs": [few.path()],
         "runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}}));

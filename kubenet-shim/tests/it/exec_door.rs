@@ -1,7 +1,7 @@
 //! Exec plugins: those that the host runs, and this program as one.
 
 use crate::bed::{Bed, said};
-use cni_conformance::{Container, write_file};
+use cni_harness::{Container, write_file};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
@@ -117,7 +117,7 @@ fn this_program_as_an_exec_plugin() {
     let dir = bed.path("exec/kubenet-shim");
     std::fs::create_dir_all(&dir).unwrap();
     let program = dir.join("kubenet-shim");
-    symlink(cni_conformance::bin_dir().join("kubenet-shim"), &program).unwrap();
+    symlink(cni_harness::bin_dir().join("kubenet-shim"), &program).unwrap();
     let pod = Container::new();
     // A runtime that knows one container.
     let mut inside =

@@ -1,8 +1,8 @@
 //! The plugin host: which plugin is chosen, and what cni and kubenet do for pods.
 
 use crate::bed::{Bed, Said};
-use cni_conformance::traffic::{Transport, ask, serve};
-use cni_conformance::{Container, Snapshot, write_file};
+use cni_harness::traffic::{Transport, ask, serve};
+use cni_harness::{Container, Snapshot, write_file};
 use serde_json::{Value, json};
 
 const KUBENET: &str = "--network-plugin=kubenet";
@@ -80,7 +80,7 @@ fn kubenet_from_the_range_to_the_last_pod() {
     assert_eq!(bed.shim(&[KUBENET, "status", "default", "c1", "c1"]).ok(), told);
     serve(Some(&pod), Transport::Tcp, 80, "pod");
     assert_eq!(ask(Some(&bed.outside), Transport::Tcp, "192.0.2.1:8080".parse().unwrap()).unwrap().1, "pod");
-    let shaping = cni_conformance::snapshot::shaping().join("\n");
+    let shaping = cni_harness::snapshot::shaping().join("\n");
     assert!(shaping.contains("rate 10Mbit") && shaping.contains("rate 20Mbit"), "{shaping}");
     for _ in 0..2 {
         // Neither namespace nor ports nor annotations are told again.
@@ -156,7 +156,7 @@ fn the_range_may_change_once_or_never_as_the_flag_says() {
 fn required_plugins_are_looked_for_in_order_and_missing_ones_named() {
     let bed = Bed::new();
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let bins = cni_conformance::bin_dir();
+    let bins = cni_harness::bin_dir();
     let flags = |words: &[&str]| {
         let mut command = std::process::Command::new(bins.join("kubenet-shim"));
         command.env_clear().args(bed.flags()).args([
@@ -253,10 +253,7 @@ fn cni_takes_the_first_usable_config() {
     assert_eq!(kept["kind"], "cniCacheV1");
     assert_eq!(kept["cniArgs"][1], json!(["K8S_POD_NAMESPACE", "default"]));
     assert_eq!(kept["capabilityArgs"]["bandwidth"]["egressRate"], 5_000_000);
-    assert_eq!(
-        cni_conformance::snapshot::shaping().iter().filter(|line| line.contains("rate 5Mbit")).count(),
-        1
-    );
+    assert_eq!(cni_harness::snapshot::shaping().iter().filter(|line| line.contains("rate 5Mbit")).count(), 1);
     for _ in 0..2 {
         run(&["teardown", "default", "web", "c1", &netns]).ok();
         assert_eq!(bed.host.ip("link show type ifb") + &bed.host.ip("link show master br9"), "");
@@ -277,7 +274,7 @@ fn the_config_folder_is_the_flags_else_the_plugin_folder() {
     let why = bed.shim(&["--network-plugin=cni", &dir, &empty, "status"]).fails();
     assert!(why.contains("no networks found in"), "{why}");
     // Plugins in that folder are found too, behind /opt/cni/bin or what is said in its place.
-    std::os::unix::fs::symlink(cni_conformance::bin_dir().join("loopback"), plugins.join("mine")).unwrap();
+    std::os::unix::fs::symlink(cni_harness::bin_dir().join("loopback"), plugins.join("mine")).unwrap();
     let mine = json!({"cniVersion": "1.0.0", "name": "lo", "type": "mine"});
     write_file(&plugins.join("0.conf"), mine.to_string(), 0o644);
     let said = bed.shim(&["--network-plugin=cni", &dir, "status"]);
@@ -323,7 +320,7 @@ fn a_plugin_that_hangs_or_talks_nonsense_is_told_and_undone() {
         let why = bed.shim(&line).fails();
         assert!(why.contains(words), "{why}");
         assert_eq!(bed.host.ip("link show master br9"), "", "undone");
-        assert!(cni_conformance::leases(&bed.path("leases")).is_empty());
+        assert!(cni_harness::leases(&bed.path("leases")).is_empty());
     }
 }
 
@@ -362,7 +359,7 @@ fn a_setup_that_is_told_to_stop_undoes() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("stopped by a signal"), "{said}");
     assert!(!pod.ip("link").contains("eth0"), "undone");
-    assert!(cni_conformance::leases(&bed.path("leases")).is_empty());
+    assert!(cni_harness::leases(&bed.path("leases")).is_empty());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! A node whose range changes while pods live, and who knows of it.
 
 use crate::bed::{Bed, INSIDE, NODE, OUTSIDE, add, call, del, ip};
-use cni_conformance::traffic::{Transport, ask, serve};
-use cni_conformance::{Container, write_file};
+use cni_harness::traffic::{Transport, ask, serve};
+use cni_harness::{Container, write_file};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -161,7 +161,7 @@ fn what_others_may_have_put_into_the_state_is_passed_over() {
     let of_other = json!({"cniVersion": "1.1.0", "name": "other", "type": "bridge", "bridge": "br9",
                           "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.19.0.0/24"}]], "dataDir": bed.path("leases")}});
     let of_victim = |command: &str| {
-        let call = cni_conformance::Call::new("bridge").command(command, &of_other).attachment("v1", "eth0");
+        let call = cni_harness::Call::new("bridge").command(command, &of_other).attachment("v1", "eth0");
         call.netns(&victim).run()
     };
     of_victim("ADD").ok();
@@ -176,7 +176,7 @@ fn what_others_may_have_put_into_the_state_is_passed_over() {
     let gc = || {
         let mut call = conf.clone();
         call.as_object_mut().unwrap().remove("podCIDR");
-        cni_conformance::Call::new("kubenet-shim").command("GC", &call).run()
+        cni_harness::Call::new("kubenet-shim").command("GC", &call).run()
     };
     let answer = gc();
     assert!(answer.stderr.contains("others may write to"), "{}", answer.dump());
@@ -207,7 +207,7 @@ fn of_two_adds_at_once_one_wins_and_the_other_touches_nothing() {
             let here = scope.spawn(|| one.run());
             [two.run(), here.join().unwrap()]
         });
-        let won: Vec<bool> = answers.iter().map(cni_conformance::Answer::is_ok).collect();
+        let won: Vec<bool> = answers.iter().map(cni_harness::Answer::is_ok).collect();
         assert_eq!(won.iter().filter(|ok| **ok).count(), 1, "{}\n{}", answers[0].dump(), answers[1].dump());
         let loser = answers.iter().find(|answer| !answer.is_ok()).unwrap();
         assert!(loser.fails(101).contains("is there already"));

@@ -1,8 +1,8 @@
 //! `run`: a node that is kept as it should be.
 
 use crate::bed::Bed;
-use cni_conformance::traffic::{Transport, ask, serve};
-use cni_conformance::{Container, Snapshot, leases, write_file};
+use cni_harness::traffic::{Transport, ask, serve};
+use cni_harness::{Container, Snapshot, leases, write_file};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;

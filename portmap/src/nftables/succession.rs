@@ -4,7 +4,7 @@ use super::{Own, TABLE, shared};
 use cni_common::kernel::Refusal;
 use cni_common::kernel::netlink::Socket;
 use cni_common::kernel::nft::{
-    Chain, Family, Key, Match, Rule, Transaction, Value, Verdict, chains, find_element, insert_element, rules,
+    Chain, Family, Key, Match, Rule, Transaction, Value, Verdict, chains, find_element, rules,
 };
 use std::collections::HashMap;
 
@@ -77,7 +77,7 @@ pub(super) fn hand_over(
                 }
                 None => {
                     let shared = shared(family, *by_address);
-                    insert_element(transaction, family, &shared, (key, Value::Goto(&chain)), &heir.tag);
+                    transaction.insert_element(family, &shared, (key, Value::Goto(&chain)), &heir.tag);
                     given.insert(service, &heir.own);
                 }
             }

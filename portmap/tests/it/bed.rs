@@ -1,6 +1,6 @@
 //! What every test starts from: a machine with an uplink, a network of pods, and mappings to vary.
 
-use cni_conformance::{Answer, Call, Container, Host, Snapshot};
+use cni_harness::{Answer, Call, Container, Host, Snapshot};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tempfile::TempDir;

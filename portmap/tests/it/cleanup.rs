@@ -1,7 +1,7 @@
 //! DEL and GC leave nothing of an attachment, whatever is gone already and whoever made it.
 
 use crate::bed::{BACKENDS, Bed, Pod, add, call, check, conf, del, port, rules, with_prev};
-use cni_conformance::{Answer, Call, OLD_REFERENCE, reference_dir};
+use cni_harness::{Answer, Call, OLD_REFERENCE, reference_dir};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;

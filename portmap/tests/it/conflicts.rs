@@ -1,8 +1,8 @@
 //! Ports that somebody else has, living or dead.
 
 use crate::bed::{Bed, HOST, add, check, conf, del, port, rules};
-use cni_conformance::faults::{Point, inject, points};
-use cni_conformance::traffic::{Transport, ask, serve};
+use cni_harness::faults::{Point, inject, points};
+use cni_harness::traffic::{Transport, ask, serve};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -179,7 +179,7 @@ fn gc_frees_hundreds_of_ports_of_several_containers() {
         }
         let gc = json!({"cniVersion": "1.1.0", "name": "net1", "type": "portmap",
                         "cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]});
-        cni_conformance::Call::new("portmap").command("GC", &gc).run().ok();
+        cni_harness::Call::new("portmap").command("GC", &gc).run().ok();
         check(&many(21_000, count, backend), &pods[1]).ok();
         let left = rules();
         assert!(!left.contains("20050") && !left.contains("22050"), "{backend}: {left}");
@@ -188,7 +188,7 @@ fn gc_frees_hundreds_of_ports_of_several_containers() {
 
 #[test]
 fn forty_at_once_on_a_fresh_machine_all_succeed() {
-    cni_conformance::raise_file_limit();
+    cni_harness::raise_file_limit();
     for backend in ["nftables", "iptables"] {
         let count = if backend == "nftables" { 40 } else { 10 };
         let bed = Bed::new();
@@ -202,7 +202,7 @@ fn forty_at_once_on_a_fresh_machine_all_succeed() {
         };
         let before = rules();
         // The threads inherit this test's namespace.
-        let all = |verb: fn(&serde_json::Value, &crate::bed::Pod) -> cni_conformance::Answer| {
+        let all = |verb: fn(&serde_json::Value, &crate::bed::Pod) -> cni_harness::Answer| {
             std::thread::scope(|scope| {
                 let run = |(i, pod)| scope.spawn(move || verb(&conf_of(i), pod).ok());
                 let threads: Vec<_> = pods.iter().enumerate().map(run).collect();

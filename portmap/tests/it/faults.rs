@@ -1,8 +1,8 @@
 //! Killed or refused at each of its system calls: DEL cleans after it, the next ADD works, and a bystander's mappings stay.
 
 use crate::bed::rules;
-use cni_conformance::faults::{Point, inject, points};
-use cni_conformance::{Answer, Call, Host};
+use cni_harness::faults::{Point, inject, points};
+use cni_harness::{Answer, Call, Host};
 use serde_json::{Value, json};
 
 /// A link to a container's address is all that portmap wants; the namespace is not looked into.

@@ -1,8 +1,8 @@
 //! Rules that somebody flushed, and what nobody needs any more.
 
 use crate::bed::{BACKENDS, Bed, HOST, PEER, add, at, check, conf, del, port, rules};
-use cni_conformance::traffic::{Transport, ask, serve};
-use cni_conformance::{Call, Snapshot};
+use cni_harness::traffic::{Transport, ask, serve};
+use cni_harness::{Call, Snapshot};
 use serde_json::json;
 
 /// Chains, maps and elements stay when rules are flushed. The next ADD makes whole what it shares, CHECK

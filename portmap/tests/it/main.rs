@@ -18,7 +18,7 @@ mod refused;
 mod traffic;
 
 /// Whose ports are mapped; a kernel with SCTP is what the target `sctp` is for.
-fn transports() -> Vec<cni_conformance::traffic::Transport> {
-    use cni_conformance::traffic::Transport;
+fn transports() -> Vec<cni_harness::traffic::Transport> {
+    use cni_harness::traffic::Transport;
     vec![Transport::Tcp, Transport::Udp]
 }

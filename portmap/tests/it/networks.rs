@@ -1,8 +1,8 @@
 //! One container by several interfaces, each of which gets all its mappings, as runtimes do it.
 
 use crate::bed::{BACKENDS, Bed, HOST, HOST_V6, Pod, at, conf, port, rules};
-use cni_conformance::traffic::{Transport, ask, serve};
-use cni_conformance::{Answer, Call, Container};
+use cni_harness::traffic::{Transport, ask, serve};
+use cni_harness::{Answer, Call, Container};
 use serde_json::{Value, json};
 
 /// An attachment of the container that a pod is.

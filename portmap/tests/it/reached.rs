@@ -1,8 +1,8 @@
 //! Who reaches a mapped port, and as whom.
 
 use crate::bed::{BACKENDS, Bed, HOST, HOST_V6, Pod, add, at, check, conf, del, port};
-use cni_conformance::Container;
-use cni_conformance::traffic::{ask, serve};
+use cni_harness::Container;
+use cni_harness::traffic::{ask, serve};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 

@@ -1,7 +1,7 @@
 //! What is wrong is named, and nothing is done; where there is nothing to do, nothing is asked.
 
 use crate::bed::{Bed, add, call, check, conf, del, port, rules, with_prev};
-use cni_conformance::Container;
+use cni_harness::Container;
 use serde_json::{Value, json};
 
 #[test]
@@ -161,11 +161,7 @@ fn check_names_what_is_missing() {
         (
             "nftables",
             |_| {
-                cni_conformance::write_file(
-                    "/proc/sys/net/ipv4/conf/br1/route_localnet".as_ref(),
-                    "0",
-                    0o644,
-                );
+                cni_harness::write_file("/proc/sys/net/ipv4/conf/br1/route_localnet".as_ref(), "0", 0o644);
             },
             &["br1/route_localnet: expected 1, found 0"],
         ),

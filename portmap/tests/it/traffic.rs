@@ -1,8 +1,8 @@
 //! What else becomes of traffic beside the mapped ports: it passes, is refused, or follows a pod that moves.
 
 use crate::bed::{BACKENDS, Bed, HOST, PEER, add, at, check, conf, del, port};
-use cni_conformance::Container;
-use cni_conformance::traffic::{Transport, ask, serve};
+use cni_harness::Container;
+use cni_harness::traffic::{Transport, ask, serve};
 use serde_json::json;
 use std::net::SocketAddr;
 

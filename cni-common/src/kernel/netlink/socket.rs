@@ -434,7 +434,7 @@ mod tests {
     /// As on a node where hundreds of pods come and go at once.
     #[test]
     fn a_list_that_changes_all_the_time_is_read_in_the_end() {
-        let host = cni_conformance::Host::enter();
+        let host = cni_harness::Host::enter();
         for n in 0..150 {
             host.ip(&format!("link add up{n} type bridge"));
         }

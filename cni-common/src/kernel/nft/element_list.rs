@@ -1,7 +1,8 @@
 //! How the kernel tells of elements: read here and not by the crate, which writes the whole list down in words for each
 //! of its elements, should that be wrong, so that a list of 5,000 took two seconds.
 
-use super::elements::{Element, Key, read_comment};
+use super::comment::read_comment;
+use super::elements::{Element, Key};
 use netlink_packet_core::{
     DecodeError, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, NlaBuffer, NlasIterator,
 };

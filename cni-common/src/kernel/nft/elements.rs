@@ -1,18 +1,10 @@
 //! Elements of sets and maps: a key, the chain that its packets go to, and whose it is.
 
-use super::element_list::ElementList;
-use super::object::{Chain, Family, SET, Set, message, octets};
-use super::transaction::Transaction;
-use crate::kernel::netlink::{Message, Socket};
-use crate::kernel::refusal::Refusal;
+use super::object::{Chain, Set, octets};
 use crate::spec::{IfName, MacAddr};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
-use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_netfilter::nftables::{
-    DataAttribute, ListAttribute, NfTablesMessage, SetElementAttribute, SetElementList, SetElementMessage,
-    Verdict, VerdictAttribute,
+    DataAttribute, ListAttribute, SetElementAttribute, SetElementList, SetElementMessage,
 };
-use nix::errno::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The key of an element: its fields one after the other, each filled up to a multiple of four bytes.
@@ -125,34 +117,8 @@ pub enum Value<'a> {
     Data(&'a Key),
 }
 
-/// `NFTNL_UDATA_SET_ELEM_COMMENT` and, the same number, `NFTNL_UDATA_RULE_COMMENT`.
-const COMMENT: u8 = 0;
-
-/// `text` as user data that `nft` prints as a comment: type, length, text, NUL. Longer text than fits is cut.
-pub(super) fn comment(text: &str) -> Vec<u8> {
-    let mut end = text.len().min(253);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let len = u8::try_from(end + 1).unwrap_or(u8::MAX);
-    let mut bytes = vec![COMMENT, len];
-    bytes.extend_from_slice(&text.as_bytes()[..end]);
-    bytes.push(0);
-    bytes
-}
-
-pub(super) fn read_comment(mut bytes: &[u8]) -> Option<String> {
-    while let [kind, len, rest @ ..] = bytes {
-        let (value, next) = rest.split_at_checked(usize::from(*len))?;
-        if *kind == COMMENT {
-            return Some(String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned());
-        }
-        bytes = next;
-    }
-    None
-}
-
-fn change(set: &Set, key: &Key, rest: Vec<SetElementAttribute>) -> SetElementMessage {
+/// What a message about one element of a set holds.
+pub(super) fn of_element(set: &Set, key: &Key, rest: Vec<SetElementAttribute>) -> SetElementMessage {
     let mut element = vec![SetElementAttribute::Key(DataAttribute::Value(key.0.clone()))];
     element.extend(rest);
     SetElementMessage {
@@ -164,90 +130,9 @@ fn change(set: &Set, key: &Key, rest: Vec<SetElementAttribute>) -> SetElementMes
     }
 }
 
-/// Adds an element of `tag`'s that must not be there yet (`EEXIST`).
-pub fn insert_element(
-    transaction: &mut Transaction,
-    family: Family,
-    set: &Set,
-    (key, value): (&Key, Value),
-    tag: &str,
-) {
-    let data = match value {
-        Value::None => None,
-        Value::Goto(chain) => Some(DataAttribute::Verdict(vec![
-            VerdictAttribute::Code(Verdict::Goto),
-            VerdictAttribute::Chain(chain.name.to_owned()),
-        ])),
-        Value::Data(Key(bytes)) => Some(DataAttribute::Value(bytes.clone())),
-    };
-    let rest = data
-        .map(SetElementAttribute::Data)
-        .into_iter()
-        .chain([SetElementAttribute::UserData(comment(tag))])
-        .collect();
-    transaction.push(message(
-        family,
-        format!("add an element of {tag} to nf_tables set {} {}", set.table, set.name),
-        SET | NLM_F_CREATE | NLM_F_EXCL,
-        NfTablesMessage::NewSetElement(change(set, key, rest)),
-    ));
-}
-
-/// Deletes an element, which must be there (`ENOENT`).
-pub fn delete_element(transaction: &mut Transaction, family: Family, set: &Set, key: &Key) {
-    transaction.push(message(
-        family,
-        format!("delete an element of nf_tables set {} {}", set.table, set.name),
-        SET,
-        NfTablesMessage::DeleteSetElement(change(set, key, vec![])),
-    ));
-}
-
-/// The element with that key, if there is one.
-///
-/// # Errors
-/// Any refusal but that there is no such element, set or table.
-pub fn find_element(
-    socket: &mut Socket,
-    family: Family,
-    set: &Set,
-    key: &Key,
-) -> Result<Option<Element>, Refusal> {
-    let body = NfTablesMessage::GetSetElement(change(set, key, vec![]));
-    let body = ElementList::Ask(NetfilterMessage::new(family.header(), body));
-    let doing = format!("look into nf_tables set {} {}", set.table, set.name);
-    match socket.get(Message { doing, flags: NLM_F_REQUEST, body }) {
-        Ok(ElementList::Found(elements)) => Ok(elements.into_iter().next()),
-        Ok(ElementList::Ask(_)) => Ok(None),
-        Err(refusal) if refusal.errno == Errno::ENOENT => Ok(None),
-        Err(refusal) => Err(refusal),
-    }
-}
-
-/// All elements of a set; none when there is no such set or table.
-///
-/// # Errors
-/// Any other refusal.
-pub fn elements(socket: &mut Socket, family: Family, set: &Set) -> Result<Vec<Element>, Refusal> {
-    let attributes =
-        vec![SetElementList::Table(set.table.to_owned()), SetElementList::Set(set.name.to_owned())];
-    let body = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
-    let doing = format!("list nf_tables set {} {}", set.table, set.name);
-    let question = ElementList::Ask(NetfilterMessage::new(family.header(), body));
-    let elements = |message| match message {
-        ElementList::Found(elements) => elements,
-        ElementList::Ask(_) => vec![],
-    };
-    match socket.dump(&doing, &question) {
-        Ok(found) => Ok(found.into_iter().flat_map(elements).collect()),
-        Err(refusal) if refusal.errno == Errno::ENOENT => Ok(vec![]),
-        Err(refusal) => Err(refusal),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Key, comment, read_comment};
+    use super::Key;
 
     #[test]
     fn services_and_targets_are_read_back() {
@@ -260,17 +145,5 @@ mod tests {
         assert_eq!(Key(vec![1; 7]).as_service(), None);
         assert_eq!(Key(vec![1; 9]).as_service(), None);
         assert_eq!(Key(vec![1; 7]).as_target(), None);
-    }
-
-    #[test]
-    fn a_comment_is_read_back_and_a_long_one_is_cut_at_a_character() {
-        assert_eq!(comment("hi"), [0, 3, b'h', b'i', 0]);
-        assert_eq!(read_comment(&comment("cni/net/c1/eth0")).as_deref(), Some("cni/net/c1/eth0"));
-        let long = "ä".repeat(200);
-        assert_eq!(read_comment(&comment(&long)).as_deref(), Some("ä".repeat(126).as_str()));
-        assert_eq!(read_comment(&[1, 1, 9, 0, 2, b'x', 0]).as_deref(), Some("x"));
-        for torn in [&[][..], &[0], &[0, 9, b'x'], &[1, 1, 1]] {
-            assert_eq!(read_comment(torn), None);
-        }
     }
 }

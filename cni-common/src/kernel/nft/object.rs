@@ -1,6 +1,6 @@
 //! Tables, chains, sets and rules as values, and as the messages that make them.
 
-use super::elements::comment;
+use super::comment::comment;
 use crate::kernel::netlink::Message;
 use crate::spec::MacAddr;
 use ipnet::IpNet;

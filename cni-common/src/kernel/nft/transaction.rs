@@ -1,22 +1,20 @@
 //! Changes that the kernel makes all together or not at all.
 
-use super::elements::read_comment;
+use super::comment::comment;
+use super::elements::{Key, Value, of_element};
 use super::object::{
     Chain, Family, Rule, SET, Set, delete_set, flush, message, new_chain, new_rule, new_set, new_table,
 };
 use crate::kernel::netlink::socket::{position, verdict};
 use crate::kernel::netlink::{Message, Socket};
 use crate::kernel::refusal::Refusal;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_NONREC, NLM_F_REQUEST, NetlinkPayload};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_NONREC, NLM_F_REQUEST, NetlinkPayload};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetMessage,
-    TableAttribute, TableMessage,
+    ChainAttribute, ChainMessage, DataAttribute, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
+    SetElementAttribute, SetMessage, TableAttribute, TableMessage, Verdict, VerdictAttribute,
 };
 use netlink_packet_netfilter::none::ControlMessage;
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-};
-use nix::errno::Errno;
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 
 /// `NFNL_SUBSYS_NFTABLES`
 const NFTABLES: u16 = 10;
@@ -110,7 +108,37 @@ impl Transaction {
         self.push(message(family, format!("delete nf_tables table {table}"), flags, body));
     }
 
-    pub(super) fn push(&mut self, change: Message<NetfilterMessage>) {
+    /// Adds an element of `tag`'s that must not be there yet (`EEXIST`).
+    pub fn insert_element(&mut self, family: Family, set: &Set, (key, value): (&Key, Value), tag: &str) {
+        let data = match value {
+            Value::None => None,
+            Value::Goto(chain) => Some(DataAttribute::Verdict(vec![
+                VerdictAttribute::Code(Verdict::Goto),
+                VerdictAttribute::Chain(chain.name.to_owned()),
+            ])),
+            Value::Data(Key(bytes)) => Some(DataAttribute::Value(bytes.clone())),
+        };
+        let comment = SetElementAttribute::UserData(comment(tag));
+        let rest = data.map(SetElementAttribute::Data).into_iter().chain([comment]).collect();
+        self.push(message(
+            family,
+            format!("add an element of {tag} to nf_tables set {} {}", set.table, set.name),
+            SET | NLM_F_CREATE | NLM_F_EXCL,
+            NfTablesMessage::NewSetElement(of_element(set, key, rest)),
+        ));
+    }
+
+    /// Deletes an element, which must be there (`ENOENT`).
+    pub fn delete_element(&mut self, family: Family, set: &Set, key: &Key) {
+        self.push(message(
+            family,
+            format!("delete an element of nf_tables set {} {}", set.table, set.name),
+            SET,
+            NfTablesMessage::DeleteSetElement(of_element(set, key, vec![])),
+        ));
+    }
+
+    fn push(&mut self, change: Message<NetfilterMessage>) {
         self.changes.push(change);
     }
 
@@ -160,121 +188,6 @@ fn boundary(which: ControlMessage) -> Message<NetfilterMessage> {
     Message { doing: String::new(), flags: NLM_F_REQUEST, body: NetfilterMessage::new(header, which) }
 }
 
-/// The names of a table's chains; none when there is no such table.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn chains(socket: &mut Socket, family: Family, table: &str) -> Result<Vec<String>, Refusal> {
-    let attributes = vec![ChainAttribute::Table(table.to_owned())];
-    let body = NfTablesMessage::GetChain(ChainMessage { attributes });
-    let found = socket.dump("list nf_tables chains", &NetfilterMessage::new(family.header(), body))?;
-    let mut names = Vec::new();
-    for message in found {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) = message.inner else {
-            continue;
-        };
-        let mut ours = false;
-        let mut name = None;
-        for attribute in chain.attributes {
-            match attribute {
-                ChainAttribute::Table(of) => ours = of == table,
-                ChainAttribute::Name(text) => name = Some(text),
-                _ => {}
-            }
-        }
-        names.extend(name.filter(|_| ours));
-    }
-    Ok(names)
-}
-
-/// The comments of a chain's rules and their handles; none when there is no such chain.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn rules(socket: &mut Socket, family: Family, chain: &Chain) -> Result<Vec<(u64, String)>, Refusal> {
-    let attributes =
-        vec![RuleAttribute::Table(chain.table.to_owned()), RuleAttribute::Chain(chain.name.to_owned())];
-    let body = NfTablesMessage::GetRule(RuleMessage { attributes });
-    let doing = format!("list the rules of nf_tables chain {}", chain.name);
-    let found = match socket.dump(&doing, &NetfilterMessage::new(family.header(), body)) {
-        Err(refusal) if refusal.errno == Errno::ENOENT => return Ok(vec![]),
-        other => other?,
-    };
-    let mut rules = Vec::new();
-    for message in found {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.inner else { continue };
-        let (mut handle, mut comment) = (None, String::new());
-        for attribute in rule.attributes {
-            match attribute {
-                RuleAttribute::Handle(number) => handle = Some(number),
-                RuleAttribute::UserData(bytes) => comment = read_comment(&bytes).unwrap_or_default(),
-                _ => {}
-            }
-        }
-        rules.extend(handle.map(|handle| (handle, comment)));
-    }
-    Ok(rules)
-}
-
-/// Whether there is such a chain.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn has_chain(socket: &mut Socket, family: Family, chain: &Chain) -> Result<bool, Refusal> {
-    let attributes =
-        vec![ChainAttribute::Table(chain.table.to_owned()), ChainAttribute::Name(chain.name.to_owned())];
-    let body = NetfilterMessage::new(family.header(), NfTablesMessage::GetChain(ChainMessage { attributes }));
-    let doing = format!("look up nf_tables chain {}", chain.name);
-    present(socket.get(Message { doing, flags: NLM_F_REQUEST, body }))
-}
-
-/// How often each of these chains is used, by its own rules and by verdicts that lead there; `None` for one
-/// that is not there. Asked all at once.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn uses(socket: &mut Socket, chains: &[(Family, Chain)]) -> Result<Vec<Option<u32>>, Refusal> {
-    let ask = |(family, chain): &(Family, Chain)| {
-        let attributes =
-            vec![ChainAttribute::Table(chain.table.to_owned()), ChainAttribute::Name(chain.name.to_owned())];
-        let body = NfTablesMessage::GetChain(ChainMessage { attributes });
-        let doing = format!("look up nf_tables chain {}", chain.name);
-        Message { doing, flags: NLM_F_REQUEST, body: NetfilterMessage::new(family.header(), body) }
-    };
-    let count = |found: NetfilterMessage| match found.inner {
-        NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) => {
-            chain.attributes.into_iter().find_map(|attribute| match attribute {
-                ChainAttribute::Use(count) => Some(count),
-                _ => None,
-            })
-        }
-        _ => None,
-    };
-    let answers = socket.get_all(chains.iter().map(ask).collect())?;
-    answers.into_iter().map(|answer| Ok(absent(answer)?.and_then(count))).collect()
-}
-
-/// How many chains and sets a table has; `None` when it is not there.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn uses_of_table(socket: &mut Socket, family: Family, table: &str) -> Result<Option<u32>, Refusal> {
-    let attributes = vec![TableAttribute::Name(table.to_owned())];
-    let body = NfTablesMessage::GetTable(TableMessage { attributes });
-    let body = NetfilterMessage::new(family.header(), body);
-    let doing = format!("look up nf_tables table {table}");
-    let found = absent(socket.get(Message { doing, flags: NLM_F_REQUEST, body }))?;
-    Ok(found.and_then(|found| match found.inner {
-        NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) => {
-            table.attributes.into_iter().find_map(|attribute| match attribute {
-                TableAttribute::Use(count) => Some(count),
-                _ => None,
-            })
-        }
-        _ => None,
-    }))
-}
-
 /// Deletes a chain and its rules.
 ///
 /// # Errors
@@ -306,56 +219,4 @@ fn deletion_of_chain(family: Family, chain: &Chain) -> Message<NetfilterMessage>
         vec![ChainAttribute::Table(chain.table.to_owned()), ChainAttribute::Name(chain.name.to_owned())];
     let body = NfTablesMessage::DeleteChain(ChainMessage { attributes });
     message(family, format!("delete nf_tables chain {}", chain.name), SET, body)
-}
-
-/// Whether this kernel, and this namespace, has nf_tables. Changes nothing.
-///
-/// # Errors
-/// The refusal that says that it has not.
-pub fn available() -> Result<(), Refusal> {
-    let mut socket = Socket::netfilter()?;
-    let attributes = vec![TableAttribute::Name("cni".to_owned())];
-    let body = NfTablesMessage::GetTable(TableMessage { attributes });
-    let body = NetfilterMessage::new(Family::V4.header(), body);
-    let doing = "ask for nf_tables".to_owned();
-    match socket.get(Message { doing, flags: NLM_F_REQUEST, body }) {
-        Err(refusal) if refusal.errno != Errno::ENOENT => Err(refusal),
-        _ => Ok(()),
-    }
-}
-
-/// Deleting where the kernel has no nf_tables is no error: nothing is in them.
-///
-/// # Errors
-/// The refusal, where it has.
-pub fn unavailable_ok(result: Result<(), Refusal>) -> Result<(), Refusal> {
-    match result {
-        Err(_) if available().is_err() => Ok(()),
-        other => other,
-    }
-}
-
-/// Whether there is such a set or map.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn has_set(socket: &mut Socket, family: Family, set: &Set) -> Result<bool, Refusal> {
-    let attributes = vec![SetAttribute::Table(set.table.to_owned()), SetAttribute::Name(set.name.to_owned())];
-    let body = NetfilterMessage::new(family.header(), NfTablesMessage::GetSet(SetMessage { attributes }));
-    present(socket.get(Message {
-        doing: format!("look up nf_tables set {}", set.name),
-        flags: NLM_F_REQUEST,
-        body,
-    }))
-}
-
-fn present<T>(answer: Result<T, Refusal>) -> Result<bool, Refusal> {
-    Ok(absent(answer)?.is_some())
-}
-
-fn absent<T>(answer: Result<T, Refusal>) -> Result<Option<T>, Refusal> {
-    match answer {
-        Err(refusal) if refusal.errno == Errno::ENOENT => Ok(None),
-        answer => answer.map(Some),
-    }
 }

@@ -3,7 +3,7 @@
 use crate::cases::bridge_before;
 use crate::expect;
 use crate::suite::{Ask, Bed, Case, On, Pod, Trouble, Verdict, convention, must, should};
-use crate::traffic::{Transport, ask_at, serve_in};
+use cni_harness::traffic::{Transport, ask_at, serve_in};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 

@@ -9,9 +9,9 @@
 //! The chain is a container's, not an attachment's: two of its interfaces on one network share it.
 
 use super::multicast;
-use cni_common::kernel::iptables::{Chain, Family, Iptables, Saved};
-use cni_common::spec::name::reference_digest;
-use cni_common::spec::{Attachment, NetworkName, Result};
+use crate::kernel::iptables::{Chain, Family, Iptables, Saved};
+use crate::owner::reference_digest;
+use crate::spec::{Attachment, NetworkName, Result};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -227,7 +227,7 @@ mod tests {
             let network = NetworkName::try_from("n".repeat(network)).unwrap();
             let other =
                 NetworkName::try_from(format!("{}x", "n".repeat(network.as_str().len() - 1))).unwrap();
-            let id = cni_common::spec::ContainerId::try_from("c".repeat(id)).unwrap();
+            let id = crate::spec::ContainerId::try_from("c".repeat(id)).unwrap();
             let attachment = Attachment { network: network.clone(), container_id: id, ..attachment() };
             let rules = wanted(&attachment, &"10.201.0.6/24".parse().unwrap());
             let chain = chain_name(&network, attachment.container_id.as_str());

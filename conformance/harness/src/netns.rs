@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 /// The index of `lo`, the first link of every namespace.
 const LOOPBACK: u32 = 1;
@@ -98,7 +99,7 @@ impl Container {
             thread.join()
         });
         match made {
-            Ok(Ok(file)) => Self(file),
+            Ok(Ok(file)) => Self(renumbered(file)),
             other => panic!("no network namespace: {other:?}"),
         }
     }
@@ -150,6 +151,16 @@ impl Container {
     }
 }
 
+/// The same open file under a number that comes again only after hundreds of others: a container's path must not lead to
+/// another container as soon as the first is gone.
+fn renumbered(file: File) -> File {
+    static MADE: AtomicI32 = AtomicI32::new(0);
+    const NUMBERS: i32 = 400;
+    // Below the limit of open files that each process has, 1,024 as a rule.
+    let least = 500 + MADE.fetch_add(1, Ordering::Relaxed).rem_euclid(NUMBERS);
+    rustix::io::fcntl_dupfd_cloexec(&file, least).map_or(file, File::from)
+}
+
 impl Default for Container {
     fn default() -> Self {
         Self::new()
@@ -174,7 +185,7 @@ fn must_batch(lines: &[&str]) {
 ///
 /// # Errors
 /// What it said to the first line that failed.
-pub(crate) fn ip_batch(words: &[&str], lines: &[&str]) -> Result<String, String> {
+pub fn ip_batch(words: &[&str], lines: &[&str]) -> Result<String, String> {
     let started = Command::new("ip")
         .args(words)
         .args(["-batch", "-"])

@@ -24,15 +24,14 @@
 //! leads there, and tells that quickly. So the rules of a subnet stand apart from the chain to which the
 //! elements lead: then the one count says whether all rules are there, and the other whether an element is.
 
-use cni_common::kernel::netlink::Socket;
-use cni_common::kernel::nft::{
+use crate::kernel::netlink::Socket;
+use crate::kernel::nft::{
     Chain, Data, Element, End, Family, Field, Hook, Key, Match, Rule, Set, Transaction, Value, Verdict,
-    chains, delete_chain, delete_element, delete_unused_table, elements, find_element, insert_element, uses,
-    uses_of_table,
+    chains, delete_chain, delete_unused_table, elements, find_element, uses, uses_of_table,
 };
-use cni_common::kernel::{Refusal, absent_ok, unused_ok};
-use cni_common::spec::name::digest;
-use cni_common::spec::{Attachment, NetworkName};
+use crate::kernel::{Refusal, absent_ok, unused_ok};
+use crate::owner::digest;
+use crate::spec::{Attachment, NetworkName};
 use ipnet::IpNet;
 use nix::errno::Errno;
 use std::collections::BTreeMap;
@@ -142,7 +141,7 @@ fn insert(transaction: &mut Transaction, attachment: &Attachment, nets: &[IpNet]
         let subnet = Subnet::of(&attachment.network, net);
         let (family, key) = (Family::of(net.addr()), Key::from(net.addr()));
         let value = Value::Goto(&chain(&subnet.net));
-        insert_element(transaction, family, &sources(family), (&key, value), &tag);
+        transaction.insert_element(family, &sources(family), (&key, value), &tag);
     }
 }
 
@@ -189,7 +188,7 @@ fn take_over(
 ) -> Result<(), Refusal> {
     for net in nets {
         if let Some(stale) = find(socket, net.addr())? {
-            cni_common::log!(
+            crate::log!(
                 "bridge: {} was still masqueraded for {:?}, taken over by {attachment}",
                 stale.address,
                 stale.tag
@@ -236,7 +235,7 @@ fn find(socket: &mut Socket, address: IpAddr) -> Result<Option<Source>, Refusal>
 
 fn remove(transaction: &mut Transaction, address: IpAddr) {
     let family = Family::of(address);
-    delete_element(transaction, family, &sources(family), &address.into());
+    transaction.delete_element(family, &sources(family), &address.into());
 }
 
 fn list(socket: &mut Socket) -> Result<Vec<Source>, Refusal> {
@@ -346,7 +345,7 @@ pub fn gc(network: &NetworkName, is_orphan: impl Fn(&str) -> bool) -> Result<(),
     let mut socket = Socket::netfilter()?;
     let gone: Vec<_> = list(&mut socket)?.into_iter().filter(|element| is_orphan(&element.tag)).collect();
     for element in &gone {
-        cni_common::log!(
+        crate::log!(
             "bridge: GC of network {network} ends the masquerading of {} for {}",
             element.address,
             element.tag

@@ -1,12 +1,12 @@
 //! What the reference plugin's nf_tables back end leaves: a rule an address in one chain for all, its owner in the
 //! comment. We make none; we delete them when a node has swapped plugins under running containers.
 
-use cni_common::kernel::Refusal;
-use cni_common::kernel::absent_ok;
-use cni_common::kernel::netlink::Socket;
-use cni_common::kernel::nft::{Chain, Family, Transaction, rules};
-use cni_common::spec::name::reference_digest;
-use cni_common::spec::{Attachment, NetworkName};
+use crate::kernel::Refusal;
+use crate::kernel::absent_ok;
+use crate::kernel::netlink::Socket;
+use crate::kernel::nft::{Chain, Family, Transaction, rules};
+use crate::owner::reference_digest;
+use crate::spec::{Attachment, NetworkName};
 
 const CHAIN: Chain = Chain { table: "cni_plugins_masquerade", name: "masq_checks", hook: None };
 

@@ -6,9 +6,10 @@ mod iptables;
 mod nftables;
 mod reference;
 
-use cni_common::kernel::{Backend, nft};
-use cni_common::spec::{Attachment, Error, NetworkName, Result};
-use cni_common::undo::Undo;
+use crate::kernel::{Backend, Refusal, nft};
+use crate::plugin::Outcome;
+use crate::spec::{Attachment, Error, NetworkName, Result};
+use crate::undo::Undo;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -61,7 +62,14 @@ pub fn add(backend: Backend, attachment: &Attachment, nets: &[IpNet], undo: &mut
 /// Any but that there is nothing to delete.
 pub fn delete(attachment: &Attachment, known: &[IpAddr], stays: impl Fn(&IpAddr) -> bool) -> Result<()> {
     let by_nftables = nftables::delete(attachment, known).and_then(|()| reference::delete(attachment));
-    nft::unavailable_ok(by_nftables).map_err(Error::from).and(iptables::delete(attachment, stays))
+    both(by_nftables, iptables::delete(attachment, stays))
+}
+
+fn both(by_nftables: Result<(), Refusal>, by_iptables: Result<()>) -> Result<()> {
+    let mut outcome = Outcome::default();
+    outcome.note(nft::unavailable_ok(by_nftables).map_err(Error::from));
+    outcome.note(by_iptables);
+    outcome.first_error()
 }
 
 /// The first of the addresses that is not masqueraded, and what is there instead.
@@ -91,5 +99,5 @@ pub fn gc(network: &NetworkName, valid: &[Attachment]) -> Result<()> {
     let by_nftables = nftables::gc(network, |tag| network.owns_tag(tag) && !tags.contains(tag));
     let by_nftables = by_nftables.and_then(|()| reference::gc(network, valid));
     let valid = valid.iter().map(|attachment| attachment.container_id.as_str()).collect();
-    nft::unavailable_ok(by_nftables).map_err(Error::from).and(iptables::gc(network, &valid))
+    both(by_nftables, iptables::gc(network, &valid))
 }

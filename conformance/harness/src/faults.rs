@@ -1,10 +1,10 @@
 //! Faults at any point of one plugin's call.
 
-use crate::call::{Answer, Call};
+use crate::{Answer, Call};
 use std::collections::HashMap;
 
 /// The program that does it.
-pub(super) const STRACE: &str = "/usr/bin/strace";
+pub const STRACE: &str = "/usr/bin/strace";
 
 /// A system call of a run: its name, the how-manieth of that name it is (as strace counts), and whether it comes after
 /// stdin was read: what comes before is the C library's start.
@@ -54,7 +54,7 @@ pub fn points(call: &Call) -> Vec<Point> {
 
 /// Numbers the system calls of one process as they come by.
 #[derive(Default)]
-pub(super) struct Counter {
+pub struct Counter {
     counts: HashMap<String, usize>,
     ours: bool,
     /// The file by which a child tells that its execve(2) failed.
@@ -63,7 +63,7 @@ pub(super) struct Counter {
 
 impl Counter {
     /// The call that a line of `strace -f` begins; a line may also end one, or tell a signal or an exit.
-    pub(super) fn point(&mut self, line: &str) -> Option<Point> {
+    pub fn point(&mut self, line: &str) -> Option<Point> {
         let text = line.split_once(' ')?.1.trim_start();
         let (name, _) = text.split_once('(').filter(|_| !text.starts_with(['<', '-', '+']))?;
         self.ours |= text.starts_with("read(0,");

@@ -1,0 +1,5 @@
+//! The process of all plugins; everything else is in the library.
+
+fn main() -> std::process::ExitCode {
+    cni_plugins::main()
+}
