@@ -6,7 +6,6 @@ use crate::plan::readdress;
 use crate::vlan::{self, GatewayConf, VlanConf};
 use anyhow::{Context, anyhow};
 use cni_common::disk::{FileLock, Patience};
-use cni_common::interface::conf::Mtu;
 use cni_common::interface::site::{PATIENCE, Site};
 use cni_common::kernel::netlink::addr::Dad;
 use cni_common::kernel::netlink::event::{self, Group};
@@ -412,19 +411,11 @@ impl<'a> Veth<'a> {
         Ok(Self {
             host: free_name(host, attachment)?,
             mac: conf.mac,
-            mtu: mtu(host, conf.mtu)?,
+            mtu: conf.mtu.bytes(host)?,
             flags: PortFlags { hairpin: conf.reflect == Reflect::Hairpin, isolated: conf.port_isolation },
             vlan: &conf.vlan,
         })
     }
-}
-
-fn mtu(host: &mut Socket, wanted: Mtu) -> Result<Option<u32>> {
-    Ok(match wanted {
-        Mtu::Kernel => None,
-        Mtu::Bytes(mtu) => Some(mtu),
-        Mtu::Auto => link::smallest_mtu(&link::list(host, None)?),
-    })
 }
 
 fn free_name(host: &mut Socket, attachment: &Attachment) -> Result<IfName> {

@@ -20,6 +20,8 @@ pub const PLUGINS: &[&dyn Plugin] = &[
     &bandwidth::Bandwidth,
     #[cfg(feature = "bridge")]
     &bridge::Bridge,
+    #[cfg(feature = "dummy")]
+    &dummy::Dummy,
     #[cfg(feature = "host-local")]
     &host_local::HostLocal,
     #[cfg(feature = "kubenet-shim")]

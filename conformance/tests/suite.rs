@@ -59,7 +59,10 @@ fn ours_pass_every_case() {
     assert_follows_schema(&report);
     // What a kernel may lack; the virtual machine's has it.
     let untried = with("untried", &report);
-    assert!(untried.iter().all(|name| name == "bridge/bridge.vlan"), "{untried:?}");
+    assert!(
+        untried.iter().all(|name| name == "bridge/bridge.vlan" || name.starts_with("dummy/")),
+        "{untried:?}"
+    );
     assert!(with("passed", &report).len() > 1500, "{}", report["counts"]);
     let tried: Vec<&String> = report["plugins"].as_object().unwrap().keys().collect();
     assert_eq!(tried.len(), plugins().count(), "{tried:?}");

@@ -36,7 +36,7 @@ impl Plugin for Loopback {
     fn del(&self, _request: &Request, target: &Target) -> Result<()> {
         let Some(netns) = target.living_netns() else { return Ok(()) };
         let mut socket = netns.run(open_socket)?;
-        let Some(lo) = link::find(&mut socket, &lo_name()?)? else { return Ok(()) };
+        let Some(lo) = link::find(&mut socket, &IfName::lo())? else { return Ok(()) };
         if lo.alias.as_deref() == Some(target.attachment.tag().as_str()) {
             take_down(&mut socket, lo.index)?;
         }
@@ -74,14 +74,10 @@ fn take_down(socket: &mut Socket, index: u32) -> Result<()> {
     Ok(socket.ack(link::set_alias(index, ""))?)
 }
 
-fn lo_name() -> Result<IfName> {
-    IfName::try_from("lo").map_err(|bad| Error::new(Code::INTERNAL, bad))
-}
-
 /// A socket inside the container, and its `lo`. `CNI_IFNAME` is not looked at: there is only one loopback.
 fn enter(target: &Target) -> Result<(Socket, Link)> {
     let mut socket = target.open_netns()?.run(open_socket)?;
-    let lo = link::find(&mut socket, &lo_name()?)?;
+    let lo = link::find(&mut socket, &IfName::lo())?;
     let lo = lo.ok_or_else(|| Error::new(Code::IO, format!("there is no lo in {}", target.sandbox())))?;
     Ok((socket, lo))
 }

@@ -1,6 +1,7 @@
 //! Keys that several interface plugins have. Each of these is a struct to decode from a config of its own, beside the
 //! plugin's: what one of them does not know, it passes over.
 
+use crate::kernel::netlink::{Socket, link};
 use crate::plugin::Request;
 use crate::spec::conf::NetConf;
 use crate::spec::{Code, Error, MacAddr, Result};
@@ -21,6 +22,18 @@ pub enum Mtu {
 }
 
 impl Mtu {
+    /// In bytes; `None` leaves it to the kernel.
+    ///
+    /// # Errors
+    /// Code 5: what the kernel says.
+    pub fn bytes(self, host: &mut Socket) -> Result<Option<u32>> {
+        Ok(match self {
+            Self::Kernel => None,
+            Self::Bytes(mtu) => Some(mtu),
+            Self::Auto => link::smallest_mtu(&link::list(host, None)?),
+        })
+    }
+
     /// The key `mtu` of a config.
     ///
     /// # Errors

@@ -4,7 +4,8 @@ use crate::kernel::absent_ok;
 use crate::kernel::netlink::{Link, Socket, link};
 use crate::owner::is_tag;
 use crate::plugin::Target;
-use crate::spec::{Attachment, Result, Success};
+use crate::spec::{Attachment, MacAddr, Result, Success};
+use crate::undo::Undo;
 
 /// Deletes the interface inside the container, which is of this `kind`, unless something says that it is another
 /// attachment's.
@@ -27,6 +28,22 @@ pub fn delete_inside(target: &Target, prev: &Success, kind: &str) -> Result<()> 
             Ok(())
         }
     }
+}
+
+/// Before an interface is made inside the container: the way back, which knows it by its Ethernet address.
+///
+/// # Errors
+/// Code 4 when the namespace has gone.
+pub fn undo_inside(undo: &mut Undo, target: &Target, mac: MacAddr) -> Result<()> {
+    let (netns, ifname) = (target.open_netns()?, target.attachment.ifname.clone());
+    undo.push(format!("{ifname} in the container"), move || {
+        let mut inside = netns.run(|| Ok(Socket::route()?))?;
+        match link::find(&mut inside, &ifname)?.filter(|link| link.mac == Some(mac)) {
+            Some(own) => Ok(absent_ok(inside.ack(link::delete(own.index)))?),
+            None => Ok(()),
+        }
+    });
+    Ok(())
 }
 
 /// Logs that an interface stays, and why.

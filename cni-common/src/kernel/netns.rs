@@ -2,7 +2,7 @@
 //! early return and no panic can leave us there.
 //!
 //! It switches the calling thread rather than starting one that ends inside: four system calls where a thread
-//! costs thirty, and a plugin's process has one thread only.
+//! costs thirty. Other threads stay where they are; whoever starts a thread does that outside.
 
 use crate::spec::{Code, Coded, Error, Result};
 use nix::errno::Errno;

@@ -148,6 +148,20 @@ pub struct DnsConf {
 }
 
 impl DnsConf {
+    /// The key `dns` of a config.
+    ///
+    /// # Errors
+    /// Code 6 for a wrong type.
+    pub fn read(conf: &NetConf) -> Result<Self> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Wire {
+            dns: DnsConf,
+        }
+        let Wire { dns } = conf.decode()?;
+        Ok(dns)
+    }
+
     /// The settings to use: these, when anything is given here (an explicit `[]` is), else IPAM's.
     #[must_use]
     pub fn or(&self, ipam: &Dns) -> Dns {

@@ -81,6 +81,15 @@ impl<'a> Bed<'a> {
         bed
     }
 
+    /// What this machine's kernel lacks without which the subject can do nothing.
+    #[must_use]
+    pub fn lacks(&self) -> Option<String> {
+        let kind = self.subject.needed_link()?;
+        let probe = [format!("link add probe0 type {kind}"), "link del probe0".to_owned()];
+        let lines: Vec<&str> = probe.iter().map(String::as_str).collect();
+        ip_batch(&[], &lines).err().map(|_| format!("this kernel has no {kind} links"))
+    }
+
     /// The folder for state.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -1,7 +1,7 @@
 //! Every case on every subject that it is for, many at a time.
 
 use super::bed::Bed;
-use super::case::{Case, Level};
+use super::case::{Case, Level, On};
 use super::expect::{Expectations, matches};
 use super::steps::by_hand;
 use super::subject::Subject;
@@ -138,7 +138,10 @@ impl Unit<'_> {
         // The bed panics when the machine does not do what it has to.
         let tried = catch_unwind(AssertUnwindSafe(|| {
             let bed = Bed::new(self.subject, self.version);
-            let verdict = catch_unwind(AssertUnwindSafe(|| (self.case.check)(&bed)));
+            let verdict = match bed.lacks().filter(|_| self.case.on != On::Any) {
+                Some(why) => Ok(Err(Trouble::Untried(why))),
+                None => catch_unwind(AssertUnwindSafe(|| (self.case.check)(&bed))),
+            };
             (verdict, bed.steps(), bed.dir().to_owned())
         }));
         let (verdict, steps, dir) = tried.unwrap_or_else(|why| (Err(why), vec![], std::path::PathBuf::new()));

@@ -78,6 +78,7 @@ fn built_in(kind: &str) -> Option<(Role, Value)> {
         }
         "ptp" => (Role::Interface, json!({"ipMasq": true, "ipam": ipam()})),
         "macvlan" => (Role::Interface, json!({"master": "up0", "mode": "bridge", "ipam": ipam()})),
+        "dummy" => (Role::Interface, json!({"ipam": ipam()})),
         "kubenet-shim" => {
             (Role::Interface, json!({"podCIDR": SUBNET, "stateDir": "$DIR/state", "dataDir": "$DIR/leases"}))
         }
@@ -193,6 +194,12 @@ impl Subject {
     pub fn newest(&self) -> &'static str {
         let both = VERSIONS.iter().rev().find(|version| self.versions.iter().any(|said| said == *version));
         both.unwrap_or(&VERSIONS[VERSIONS.len() - 1])
+    }
+
+    /// The kind of link that it makes, of those that not every kernel has.
+    #[must_use]
+    pub fn needed_link(&self) -> Option<&'static str> {
+        (self.kind == "dummy").then_some("dummy")
     }
 
     /// The name of the container's interface.
