@@ -63,8 +63,8 @@ impl Plugin for Dummy {
         let mut inside = netns.run(|| Ok(Socket::route()?))?;
         let link = told.container(&mut inside, KIND)?;
         told.is_up(&link)?;
-        // Routes are not looked at: a plugin behind this one (sbr) may have moved them to another table.
-        told.addresses(&mut inside, &link)
+        told.addresses(&mut inside, &link)?;
+        told.routes(&mut inside, &link)
     }
 
     /// The link lies in the container's namespace and goes with it.

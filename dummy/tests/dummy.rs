@@ -98,6 +98,7 @@ fn check_names_what_has_changed() {
         ("link set eth0 down", ["state of eth0", "found down"]),
         ("addr del ADDRESS dev eth0", ["addresses of eth0", "ADDRESS"]),
         ("link set eth0 address 02:00:00:00:00:99", ["address of eth0", "02:00:00:00:00:99"]),
+        ("route del 192.0.2.0/24", ["routes in the container", "192.0.2.0/24"]),
         ("link del eth0", ["eth0 in the container", "found nothing"]),
     ] {
         let pod = Container::new();

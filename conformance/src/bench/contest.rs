@@ -22,7 +22,12 @@ pub enum By {
     /// By the plugins of a folder.
     Plugins(PathBuf),
     /// By `floor-bridge`.
-    Floor(PathBuf),
+    Floor {
+        /// The program.
+        program: PathBuf,
+        /// Whether it starts one, as a plugin does whose IPAM plugin is another file.
+        with_child: bool,
+    },
 }
 
 /// A config that is measured.
@@ -127,7 +132,7 @@ impl Ground {
         }
         for (side, entrant) in entrants.iter().enumerate() {
             ground.fill(side, contest.leases);
-            if let (By::Floor(_), Some([masquerades, ..])) = (&entrant.by, contest.floor) {
+            if let (By::Floor { .. }, Some([masquerades, ..])) = (&entrant.by, contest.floor) {
                 ground.prepare_floor(side, masquerades);
             }
         }
@@ -169,8 +174,9 @@ impl Ground {
     pub fn call(&self, contest: &Contest, (side, entrant): (usize, &Entrant), verb: &str, n: usize) -> Call {
         let dir = match &entrant.by {
             By::Plugins(dir) => dir,
-            By::Floor(program) => {
-                return self.floor_call(program, contest.floor.unwrap_or_default(), (side, n), verb);
+            By::Floor { program, with_child } => {
+                let call = self.floor_call(contest.floor.unwrap_or_default(), (side, n), verb, *with_child);
+                return call.program(Path::new("/"), &program.to_string_lossy());
             }
         };
         let ifname = if contest.plugin == "loopback" { "lo" } else { "eth0" };
@@ -182,22 +188,24 @@ impl Ground {
 
     fn floor_call(
         &self,
-        program: &Path,
         [masquerades, v4, v6]: [bool; 3],
         (side, n): (usize, usize),
         verb: &str,
+        with_child: bool,
     ) -> Call {
         let (octet, low) = (octet(side), n + 2);
         let chain = if masquerades { "net" } else { "" };
         let (bridge, veth) = (format!("b{octet}"), format!("fl{octet}-{n}"));
-        let mut words = vec![verb.to_lowercase(), bridge, veth, self.pods[n].path(), chain.to_owned()];
+        let how = if with_child { "with-child" } else { "alone" };
+        let mut words =
+            vec![verb.to_lowercase(), how.to_owned(), bridge, veth, self.pods[n].path(), chain.to_owned()];
         if v4 {
             words.push(format!("10.{octet}.0.{low}/16"));
         }
         if v6 {
             words.push(format!("fd00:{octet}::{low:x}/64"));
         }
-        Call::of(Path::new("/"), &program.to_string_lossy()).args(&words)
+        Call::of(Path::new("/"), "").args(&words)
     }
 
     fn conf(&self, contest: &Contest, side: usize, n: usize) -> Value {

@@ -191,7 +191,7 @@ impl Contest {
     pub fn is_for(&self, entrant: &Entrant) -> bool {
         match &entrant.by {
             By::Plugins(dir) => dir.join(&self.plugin).is_file(),
-            By::Floor(_) => self.floor.is_some(),
+            By::Floor { .. } => self.floor.is_some(),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The least that a bridge attachment can cost: the same kernel objects and one started program, and nothing else. No
-//! config, no lease, no checks, no undo; what the `bridge` plugin takes beyond this is its own.
+//! The least that a bridge attachment can cost: the same kernel objects, with one started program where the IPAM plugin
+//! is one, and nothing else. No config, no lease, no checks, no undo; what the `bridge` plugin takes beyond this is its own.
 //!
-//! `floor-bridge add|del BRIDGE HOST-VETH NETNS CHAIN-OR-"" ADDRESS/LEN…`, on a bridge and a table that are there.
+//! `floor-bridge add|del alone|with-child BRIDGE HOST-VETH NETNS CHAIN-OR-"" ADDRESS/LEN…`, on a bridge and a table that are there.
 
 use cni_common::kernel::netlink::addr::Dad;
 use cni_common::kernel::netlink::link::{PortFlags, VethPair, random_mac};
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
 }
 
 struct Floor<'a> {
+    with_child: bool,
     bridge: IfName,
     host: IfName,
     netns: &'a Path,
@@ -45,19 +46,26 @@ struct Floor<'a> {
 
 impl<'a> Floor<'a> {
     fn read(words: &[&'a str]) -> Result<Self> {
-        let [bridge, host, netns, chain, addresses @ ..] = words else {
-            return Err(Error::config("want BRIDGE HOST-VETH NETNS CHAIN ADDRESS…"));
+        let [how @ ("alone" | "with-child"), bridge, host, netns, chain, addresses @ ..] = words else {
+            return Err(Error::config("want alone|with-child BRIDGE HOST-VETH NETNS CHAIN ADDRESS…"));
         };
         let name = |text: &str| IfName::try_from(text).coded(Code::INVALID_CONFIG, "a link's name");
         let addresses: std::result::Result<_, _> = addresses.iter().map(|text| text.parse()).collect();
         let addresses = addresses.coded(Code::INVALID_CONFIG, "an address")?;
-        Ok(Self { bridge: name(bridge)?, host: name(host)?, netns: Path::new(*netns), chain, addresses })
+        Ok(Self {
+            with_child: *how == "with-child",
+            bridge: name(bridge)?,
+            host: name(host)?,
+            netns: Path::new(*netns),
+            chain,
+            addresses,
+        })
     }
 
     /// A layer 2 network has no IPAM plugin.
     fn start_child(&self) -> Result<Option<Child>> {
         let start = || Command::new("/proc/self/exe").arg(CHILD).spawn().io("start a program");
-        (!self.addresses.is_empty()).then(start).transpose()
+        (self.with_child && !self.addresses.is_empty()).then(start).transpose()
     }
 
     fn add(&self) -> Result<()> {

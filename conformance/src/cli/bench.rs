@@ -52,7 +52,9 @@ pub(super) fn bench_command(args: &BenchArgs) -> io::Result<ExitCode> {
     // The floor has no equivalent of everything.
     let contests = contest::all().into_iter().filter(wanted);
     let contests: Vec<Contest> = contests
-        .filter(|contest| entrants.iter().all(|one| contest.is_for(one) || matches!(one.by, By::Floor(_))))
+        .filter(|contest| {
+            entrants.iter().all(|one| contest.is_for(one) || matches!(one.by, By::Floor { .. }))
+        })
         .collect();
     if contests.is_empty() {
         return Err(io::Error::other("no config is for these folders and filters"));
@@ -88,7 +90,10 @@ fn entrants(first: &Path, second: Option<&Path>, floor: bool) -> io::Result<Vec<
                 program.display()
             )));
         }
-        entrants.push(Entrant { name: "floor".to_owned(), by: By::Floor(program) });
+        for (name, with_child) in [("floor", false), ("floor + program", true)] {
+            let by = By::Floor { program: program.clone(), with_child };
+            entrants.push(Entrant { name: name.to_owned(), by });
+        }
     }
     Ok(entrants)
 }
@@ -103,7 +108,12 @@ fn machine(entrants: &[Entrant], runs: usize) -> String {
         .iter()
         .map(|entrant| match &entrant.by {
             By::Plugins(dir) => format!("{}: {}", entrant.name, dir.display()),
-            By::Floor(_) => format!("{}: a bare program that makes the same kernel objects", entrant.name),
+            By::Floor { with_child: false, .. } => {
+                format!("{}: a bare program that makes the same kernel objects", entrant.name)
+            }
+            By::Floor { with_child: true, .. } => {
+                format!("{}: the same, which starts a program", entrant.name)
+            }
         })
         .collect();
     format!("{}; {} calls of each verb and load, {cores} cores, Linux {kernel}", folders.join("; "), runs)
