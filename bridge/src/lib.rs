@@ -100,11 +100,12 @@ impl Plugin for Bridge {
         let mut outcome = Outcome::default();
         // A prevResult that can't be read only means that we have to look for ourselves.
         let prev = request.conf.prev_result().ok().flatten().unwrap_or_default();
-        outcome.note(delete_veth(target, &prev));
         if conf.as_ref().is_ok_and(|conf| conf.ip_masq) {
-            // Before the address is free for somebody else.
+            // Before the address is free for somebody else; and first, so that the kernel is done with what is deleted
+            // here when it is done with the veth.
             outcome.note(end_masquerade(&prev, target));
         }
+        outcome.note(delete_veth(target, &prev));
         if conf.as_ref().is_ok_and(|conf| conf.mac_spoof_check) {
             // After the port is gone: it must not send unguarded.
             outcome.note(end_guard(&prev, attachment));

@@ -1,6 +1,7 @@
 //! The edge of the process: the only place that reads stdin, writes stdout and picks the exit code.
 
 use super::request::{Env, Request, Target, check_env};
+use crate::kernel::netlink::close;
 use crate::kernel::netns;
 use crate::spec::command::{Command, Var};
 use crate::spec::conf::NetConf;
@@ -149,7 +150,7 @@ pub fn serve(plugin: &dyn Plugin, env: &Env, stdin: &mut dyn Read) -> Reply {
     }
     // Errors name the version in use; until the config is read, that is our newest.
     let mut version = SpecVersion::LATEST;
-    let answer = catch_unwind(AssertUnwindSafe(|| answer(plugin, env, stdin, &mut version)));
+    let answer = close::late(|| catch_unwind(AssertUnwindSafe(|| answer(plugin, env, stdin, &mut version))));
     match answer {
         Ok(Ok((stdout, undo))) => Reply::ok(stdout, undo),
         Ok(Err(error)) => Reply::failed(&error, version),

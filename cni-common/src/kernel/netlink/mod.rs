@@ -2,6 +2,7 @@
 //! One file an object, as `ip` has one word an object.
 
 pub mod addr;
+pub mod close;
 pub mod event;
 pub mod link;
 pub mod message;

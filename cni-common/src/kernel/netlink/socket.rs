@@ -1,5 +1,6 @@
 //! A blocking netlink socket: send, and read until everything that was sent is answered.
 
+use super::close;
 use crate::kernel::refusal::Refusal;
 use crate::stop::Wait;
 use netlink_packet_core::{
@@ -89,7 +90,9 @@ impl Socket {
     /// # Errors
     /// What socket(2) says; `EPROTONOSUPPORT` when the kernel has no nfnetlink.
     pub fn netfilter() -> Result<Self, Refusal> {
-        Self::open(NETLINK_NETFILTER).map_err(|refusal| refusal.of_module("nf_tables"))
+        let socket = Self::open(NETLINK_NETFILTER).map_err(|refusal| refusal.of_module("nf_tables"))?;
+        close::hold(&socket.inner);
+        Ok(socket)
     }
 
     fn open(protocol: isize) -> Result<Self, Refusal> {
