@@ -182,3 +182,91 @@ fn silent_failure(name: &str, status: ExitStatus, stdout: &[u8], stderr: &[u8]) 
         text(stdout)
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::{Added, Request, Target};
+    use crate::spec::{Attachment, Success};
+    use crate::undo::Undo;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    static UNDONE: AtomicBool = AtomicBool::new(false);
+
+    /// ADD waits for ever, CHECK panics, DEL fails, STATUS says what it sees.
+    struct Odd;
+
+    impl Plugin for Odd {
+        fn name(&self) -> &'static str {
+            "odd"
+        }
+        fn is_ipam(&self) -> bool {
+            true
+        }
+        fn add(&self, _: &Request, _: &Target) -> Result<Added> {
+            let mut undo = Undo::default();
+            undo.push("nothing", || {
+                UNDONE.store(true, Ordering::Relaxed);
+                Ok(())
+            });
+            let wait = stop::Wait::begin();
+            while let Some(left) = wait.left() {
+                thread::sleep(left);
+            }
+            Ok(Added { success: Success::default(), undo })
+        }
+        fn del(&self, _: &Request, _: &Target) -> Result<()> {
+            Err(Error::new(Code(77), "it would not go").details("no reason"))
+        }
+        fn check(&self, _: &Request, _: &Target) -> Result<()> {
+            panic!("on purpose")
+        }
+        fn gc(&self, _: &Request, _: &[Attachment]) -> Result<()> {
+            Ok(())
+        }
+        fn status(&self, request: &Request) -> Result<()> {
+            let seen = |name: &str| format!("{:?}", request.env.get(name));
+            Err(Error::config(format!("{} {}", seen("CNI_IPAM_DELEGATE"), seen("CNI_COMMAND"))))
+        }
+    }
+
+    fn call(command: Command, deadline: Option<Duration>) -> Result<Vec<u8>> {
+        let callee = Callee { name: "odd".to_owned(), who: Who::Inside(&Odd) };
+        let env: Env = [("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "/nowhere")]
+            .into_iter()
+            .collect();
+        let env = env.with(&[("CNI_IPAM_DELEGATE", "1"), ("CNI_COMMAND", "VERSION")]);
+        let conf = br#"{"cniVersion": "1.1.0", "name": "net", "type": "odd"}"#;
+        callee.call(command, conf, &env, deadline.map(|limit| Instant::now() + limit))
+    }
+
+    #[test]
+    fn errors_and_panics_come_as_a_program_would_tell_them() {
+        let error = call(Command::Del, None).unwrap_err();
+        assert_eq!(
+            (error.code, error.msg(), error.cause()),
+            (Code(77), "it would not go".to_owned(), "no reason".to_owned())
+        );
+        let error = call(Command::Check, None).unwrap_err();
+        assert_eq!(error.code, Code::INTERNAL);
+        assert!(
+            error.to_string().contains("bug in the odd plugin") && error.to_string().contains("on purpose"),
+            "{error}"
+        );
+        // It sees its own variables, and not those of the caller's call.
+        let error = call(Command::Status, None).unwrap_err();
+        assert_eq!(error.code, Code::NOT_AVAILABLE);
+        assert_eq!(error.msg(), "Some(\"1\") Some(\"STATUS\")");
+    }
+
+    #[test]
+    fn a_deadline_ends_its_waits_and_what_it_did_is_undone() {
+        let begun = Instant::now();
+        let error = call(Command::Add, Some(Duration::from_millis(50))).unwrap_err();
+        assert_eq!(error.code, Code::TRY_AGAIN);
+        assert!(error.to_string().contains("\"odd\" did not answer in time"), "{error}");
+        assert!(UNDONE.load(Ordering::Relaxed) && begun.elapsed() < Duration::from_secs(5));
+        assert_eq!(stop::deadline(), None);
+    }
+}
