@@ -100,12 +100,19 @@ impl Plugin for Bridge {
         let mut outcome = Outcome::default();
         // A prevResult that can't be read only means that we have to look for ourselves.
         let prev = request.conf.prev_result().ok().flatten().unwrap_or_default();
-        if conf.as_ref().is_ok_and(|conf| conf.ip_masq) {
-            // Before the address is free for somebody else; and first, so that the kernel is done with what is deleted
-            // here when it is done with the veth.
-            outcome.note(end_masquerade(&prev, target));
+        let masquerades = conf.as_ref().is_ok_and(|conf| conf.ip_masq);
+        // All of that before the address is free for somebody else; and elements first, so that the kernel is done with
+        // them when it is done with the veth.
+        if masquerades {
+            let known: Vec<IpAddr> = prev.ips.iter().map(|ip| ip.address.addr()).collect();
+            outcome.note(masquerade::delete_elements(attachment, &known));
         }
         outcome.note(delete_veth(target, &prev));
+        if masquerades {
+            // Rarely asked for: only when iptables has rules of this container's.
+            let inside = LazyCell::new(|| addresses_inside(target));
+            outcome.note(masquerade::delete_rules(attachment, |ip| inside.contains(ip)));
+        }
         if conf.as_ref().is_ok_and(|conf| conf.mac_spoof_check) {
             // After the port is gone: it must not send unguarded.
             outcome.note(end_guard(&prev, attachment));
@@ -188,13 +195,6 @@ fn end_guard(prev: &Success, attachment: &Attachment) -> Result<()> {
         .filter_map(|one| one.mac.parse().ok())
         .collect();
     Ok(nft::unavailable_ok(spoof::delete(attachment, &known))?)
-}
-
-fn end_masquerade(prev: &Success, target: &Target) -> Result<()> {
-    let known: Vec<IpAddr> = prev.ips.iter().map(|ip| ip.address.addr()).collect();
-    // Rarely asked for: only when iptables has rules of this container's.
-    let inside = LazyCell::new(|| addresses_inside(target));
-    masquerade::delete(&target.attachment, &known, |ip| inside.contains(ip))
 }
 
 /// All addresses in the container, if it is there.

@@ -75,7 +75,7 @@ fn it_changes_nothing() {
     assert_eq!(crate::bed::state(), broken);
     assert_ne!(broken, before);
     let why = bed.call("CHECK", &both()).run().fails(7);
-    assert!(why.contains("must be called as a chained plugin"), "{why}");
+    assert!(why.contains("Required prevResult missing"), "{why}");
     let gone: Value = json!("/run/netns/gone");
     bed.call("CHECK", &bed.with_prev(&both())).env("CNI_NETNS", gone.as_str().unwrap()).run().fails(4);
 }

@@ -6,7 +6,7 @@ mod iptables;
 mod nftables;
 mod reference;
 
-use crate::kernel::{Backend, Refusal, nft};
+use crate::kernel::{Backend, nft};
 use crate::plugin::Outcome;
 use crate::spec::{Attachment, Error, NetworkName, Result};
 use crate::undo::Undo;
@@ -55,21 +55,23 @@ pub fn add(backend: Backend, attachment: &Attachment, nets: &[IpNet], undo: &mut
     Ok(())
 }
 
-/// Ends it, whatever began it. `known` are the addresses that the attachment is said to have had, `stays`
-/// knows those that the container has by other interfaces.
+/// Ends it in nf_tables, whatever began it. `known` are the addresses that the attachment is said to have had. The
+/// kernel takes its time for what is deleted here, so this comes before other waits.
 ///
 /// # Errors
-/// Any but that there is nothing to delete.
-pub fn delete(attachment: &Attachment, known: &[IpAddr], stays: impl Fn(&IpAddr) -> bool) -> Result<()> {
-    let by_nftables = nftables::delete(attachment, known).and_then(|()| reference::delete(attachment));
-    both(by_nftables, iptables::delete(attachment, stays))
+/// Any refusal but that there is nothing to delete.
+pub fn delete_elements(attachment: &Attachment, known: &[IpAddr]) -> Result<()> {
+    let deleted = nftables::delete(attachment, known).and_then(|()| reference::delete(attachment));
+    Ok(nft::unavailable_ok(deleted)?)
 }
 
-fn both(by_nftables: Result<(), Refusal>, by_iptables: Result<()>) -> Result<()> {
-    let mut outcome = Outcome::default();
-    outcome.note(nft::unavailable_ok(by_nftables).map_err(Error::from));
-    outcome.note(by_iptables);
-    outcome.first_error()
+/// Ends it in iptables, whatever began it, once the attachment's interface is gone: `stays` knows the addresses that
+/// the container has by then, which are those of its other interfaces.
+///
+/// # Errors
+/// Code 5: what iptables says.
+pub fn delete_rules(attachment: &Attachment, stays: impl Fn(&IpAddr) -> bool) -> Result<()> {
+    iptables::delete(attachment, stays)
 }
 
 /// The first of the addresses that is not masqueraded, and what is there instead.
@@ -99,5 +101,8 @@ pub fn gc(network: &NetworkName, valid: &[Attachment]) -> Result<()> {
     let by_nftables = nftables::gc(network, |tag| network.owns_tag(tag) && !tags.contains(tag));
     let by_nftables = by_nftables.and_then(|()| reference::gc(network, valid));
     let valid = valid.iter().map(|attachment| attachment.container_id.as_str()).collect();
-    both(by_nftables, iptables::gc(network, &valid))
+    let mut outcome = Outcome::default();
+    outcome.note(nft::unavailable_ok(by_nftables).map_err(Error::from));
+    outcome.note(iptables::gc(network, &valid));
+    outcome.first_error()
 }
