@@ -1,5 +1,4 @@
-//! Keys that several interface plugins have. Each of these is a struct to decode from a config of its own, beside the
-//! plugin's: what one of them does not know, it passes over.
+//! Keys that several interface plugins have. Each is read from the config by itself, beside the plugin's own keys.
 
 use crate::kernel::netlink::{Socket, link};
 use crate::plugin::Request;
@@ -89,7 +88,8 @@ struct Mac {
     mac: String,
 }
 
-/// The address that the container's interface is to have; `None` for one of the kernel's or the plugin's choice. The later of the three that is given wins: `CNI_ARGS`, `args.cni.mac`, `runtimeConfig.mac`.
+/// The address that the container's interface is to have; `None` for one of the kernel's or the plugin's choice. The
+/// later of the three that is given wins: `CNI_ARGS`, `args.cni.mac`, `runtimeConfig.mac`.
 ///
 /// # Errors
 /// Code 4 when `CNI_ARGS` is wrong, 6 for a wrong type, 7 for what is no address of an interface.

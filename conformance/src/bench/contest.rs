@@ -79,6 +79,12 @@ pub fn all() -> Vec<Contest> {
         conf
     };
     let limits = json!({"ingressRate": 100_000_000, "ingressBurst": 2_000_000, "egressRate": 100_000_000, "egressBurst": 2_000_000});
+    // Its own bridge, one port and both limits.
+    let mut kubenet = ports(1);
+    kubenet["runtimeConfig"]["bandwidth"] = limits.clone();
+    for (key, text) in [("bridge", "b$SIDE"), ("podCIDR", "10.$SIDE.0.0/16"), ("stateDir", "$DIR/state"), ("dataDir", "$DIR/leases")] {
+        kubenet[key] = json!(text);
+    }
     let mut all = vec![
         contest("bridge/plain", &bridge(false, &json!([v4])), Some([false, true, false])),
         contest("bridge/ipMasq", &bridge(true, &json!([v4])), Some([true, true, false])),
@@ -95,6 +101,7 @@ pub fn all() -> Vec<Contest> {
         contest("bandwidth/none", &json!({}), None),
         contest("bandwidth/both", &limits, None),
         contest("bandwidth/ingress", &json!({"ingressRate": 100_000_000, "ingressBurst": 2_000_000}), None),
+        contest("kubenet-shim/whole-chain", &kubenet, None),
     ];
     for leases in [0, 1_000, 10_000, 60_000] {
         let one = contest(&format!("host-local/{leases}-leases"), &json!({"ipam": ipam(json!([v4]))}), None);
