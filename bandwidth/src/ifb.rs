@@ -5,10 +5,10 @@
 
 use cni_common::kernel::netlink::{Link, Socket, link};
 use cni_common::kernel::refusal::absent_ok;
-use cni_common::spec::{Attachment, Code, Error, IfName, NetworkName, Result};
+use cni_common::owner::Living;
+use cni_common::spec::{Attachment, Code, Error, IfName, Result};
 use cni_common::undo::Undo;
 use nix::errno::Errno;
-use std::collections::HashSet;
 
 /// The attachment's IFBs: one, unless faults made another.
 pub fn find(socket: &mut Socket, attachment: &Attachment) -> Result<Vec<Link>> {
@@ -73,11 +73,10 @@ pub fn delete(socket: &mut Socket, attachment: &Attachment) -> Result<()> {
 }
 
 /// Deletes the IFBs of the network that belong to none of the attachments `valid`.
-pub fn gc(socket: &mut Socket, network: &NetworkName, valid: &[Attachment]) -> Result<()> {
-    let valid: HashSet<String> = valid.iter().map(Attachment::tag).collect();
+pub fn gc(socket: &mut Socket, living: &Living) -> Result<()> {
     let is_orphan = |link: &Link| {
         let alias = link.alias.as_deref().unwrap_or_default();
-        link.is_ifb() && network.owns_tag(alias) && !valid.contains(alias)
+        link.is_ifb() && living.is_orphan(alias)
     };
     let links = link::list(socket, None)?;
     let orphans: Vec<&Link> = links.iter().filter(|link| is_orphan(link)).collect();

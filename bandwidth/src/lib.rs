@@ -12,6 +12,7 @@ mod veth;
 
 use cni_common::kernel::netlink::tc::{self, Hook};
 use cni_common::kernel::netlink::{Link, Socket};
+use cni_common::owner::Living;
 use cni_common::plugin::{Added, Plugin, Request, Target};
 use cni_common::spec::{Attachment, Code, Error, Interface, Result, SpecVersion};
 use cni_common::undo::Undo;
@@ -76,8 +77,8 @@ impl Plugin for Bandwidth {
         Work { conf: &conf, attachment: &target.attachment, veth: &veth, socket }.check()
     }
 
-    fn gc(&self, request: &Request, valid: &[Attachment]) -> Result<()> {
-        ifb::gc(&mut Socket::route()?, &request.conf.name, valid)
+    fn gc(&self, _request: &Request, living: &Living) -> Result<()> {
+        ifb::gc(&mut Socket::route()?, living)
     }
 
     fn status(&self, request: &Request) -> Result<()> {

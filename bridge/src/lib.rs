@@ -30,11 +30,11 @@ use cni_common::interface::site::{Site, await_addresses};
 use cni_common::invoke::Ipam;
 use cni_common::kernel::netlink::{Link, Socket, addr, link};
 use cni_common::kernel::{absent_ok, nft};
+use cni_common::owner::Living;
 use cni_common::plugin::{Added, Outcome, Plugin, Request, Target};
 use cni_common::spec::{Attachment, Code, Command, Error, IfName, Interface, MacAddr, Result, Success};
 use conf::{CleanupConf, Conf, Layer};
 use std::cell::LazyCell;
-use std::collections::HashSet;
 use std::net::IpAddr;
 
 /// The plugin.
@@ -135,12 +135,10 @@ impl Plugin for Bridge {
         Check { conf: &conf, told }.run(&netns)
     }
 
-    fn gc(&self, request: &Request, valid: &[Attachment]) -> Result<()> {
-        let network = &request.conf.name;
-        let tags: HashSet<String> = valid.iter().map(Attachment::tag).collect();
-        let is_orphan = |tag: &str| network.owns_tag(tag) && !tags.contains(tag);
+    fn gc(&self, request: &Request, living: &Living) -> Result<()> {
+        let is_orphan = |tag: &str| living.is_orphan(tag);
         let mut outcome = Outcome::default();
-        outcome.note(masquerade::gc(network, valid));
+        outcome.note(masquerade::gc(living));
         outcome.note(nft::unavailable_ok(spoof::gc(is_orphan)).map_err(Error::from));
         outcome.note(delete_orphans(is_orphan));
         outcome.note(CleanupConf::read(&request.conf).and_then(|conf| match conf.ipam {

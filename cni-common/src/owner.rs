@@ -2,6 +2,7 @@
 
 use crate::spec::{Attachment, IfName, NetworkName};
 use sha2::{Digest, Sha256, Sha512};
+use std::collections::HashSet;
 
 /// How many names there are for a host veth ([`Attachment::host_veth`]): its 44 bits of hash make one clash a rarity.
 pub const HOST_VETH_NAMES: u8 = 4;
@@ -69,6 +70,30 @@ impl NetworkName {
     }
 }
 
+/// The attachments of a network that live, as GC is told of them: all that another one's tag marks is garbage.
+#[derive(Debug)]
+pub struct Living<'a> {
+    /// The network.
+    pub network: &'a NetworkName,
+    /// Those that live.
+    pub attachments: &'a [Attachment],
+    tags: HashSet<String>,
+}
+
+impl<'a> Living<'a> {
+    /// These, of this network.
+    #[must_use]
+    pub fn new(network: &'a NetworkName, attachments: &'a [Attachment]) -> Self {
+        Self { network, attachments, tags: attachments.iter().map(Attachment::tag).collect() }
+    }
+
+    /// Whether a tag marks something of the network that belongs to none of them.
+    #[must_use]
+    pub fn is_orphan(&self, tag: &str) -> bool {
+        self.network.owns_tag(tag) && !self.tags.contains(tag)
+    }
+}
+
 /// Whether a text is the tag of some attachment (see [`Attachment::tag`]).
 #[must_use]
 pub fn is_tag(text: &str) -> bool {
@@ -123,6 +148,21 @@ mod tests {
         let net = NetworkName::try_from("net").unwrap();
         for foreign in ["", "cni", "cni/", "cni/net", "cni/net-a/c/eth0", "lxd/net/c/eth0", "cni#net#x"] {
             assert!(!net.owns_tag(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn what_a_network_owns_and_nobody_alive_is_an_orphan() {
+        let net = NetworkName::try_from("net").unwrap();
+        let living = [attachment("net", "c1", "eth0")];
+        let living = Living::new(&net, &living);
+        for (tag, want) in [
+            (attachment("net", "c1", "eth0").tag(), false),
+            (attachment("net", "c1", "eth1").tag(), true),
+            (attachment("other", "c1", "eth0").tag(), false),
+            ("somebody's".to_owned(), false),
+        ] {
+            assert_eq!(living.is_orphan(&tag), want, "{tag}");
         }
     }
 

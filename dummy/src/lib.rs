@@ -12,9 +12,10 @@ use cni_common::invoke::Ipam;
 use cni_common::kernel::netlink::Socket;
 use cni_common::kernel::netlink::addr::Dad;
 use cni_common::kernel::netlink::link::{self, NewDummy, PortFlags, random_mac};
+use cni_common::owner::Living;
 use cni_common::plugin::{Added, Outcome, Plugin, Request, Target};
 use cni_common::spec::conf::DnsConf;
-use cni_common::spec::{Attachment, Command, Error, Interface, MacAddr, Result, Success};
+use cni_common::spec::{Command, Error, Interface, MacAddr, Result, Success};
 
 /// The driver's name.
 const KIND: &str = "dummy";
@@ -68,7 +69,7 @@ impl Plugin for Dummy {
     }
 
     /// The link lies in the container's namespace and goes with it.
-    fn gc(&self, request: &Request, _valid: &[Attachment]) -> Result<()> {
+    fn gc(&self, request: &Request, _living: &Living) -> Result<()> {
         call_ipam(request, Command::Gc)
     }
 

@@ -17,6 +17,7 @@ pub mod view;
 
 use alloc::{deal, not_available, refuse_gateway, refuse_second};
 use cni_common::disk;
+use cni_common::owner::Living;
 use cni_common::plugin::{Added, Outcome, Plugin, Request, Target};
 use cni_common::spec::result::Dns;
 use cni_common::spec::{Attachment, Code, Coded, Error, IpConfig, Result, Success};
@@ -97,11 +98,11 @@ impl Plugin for HostLocal {
         Ok(())
     }
 
-    fn gc(&self, request: &Request, valid: &[Attachment]) -> Result<()> {
+    fn gc(&self, request: &Request, living: &Living) -> Result<()> {
         let store = Store::new(&read_data_dir(&request.conf)?, &request.conf.name);
         let Some(mut locked) = store.lock_existing()? else { return Ok(()) };
         let valid: HashSet<(&str, &str)> =
-            valid.iter().map(|one| (one.container_id.as_str(), one.ifname.as_str())).collect();
+            living.attachments.iter().map(|one| (one.container_id.as_str(), one.ifname.as_str())).collect();
         let containers: HashSet<&str> = valid.iter().map(|(id, _)| *id).collect();
         let lives = |holder: &Holder| match holder {
             Holder::Attachment { container_id, ifname } => valid.contains(&(container_id, ifname)),

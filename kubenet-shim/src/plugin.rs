@@ -3,9 +3,10 @@
 use crate::cli;
 use crate::conf::Conf;
 use crate::kubenet::pods;
+use cni_common::owner::Living;
 use cni_common::plugin::{Added, Plugin, Request, Target};
 use cni_common::runtime::Endpoint;
-use cni_common::spec::{Attachment, Code, Result};
+use cni_common::spec::{Code, Result};
 use cni_common::undo::Undo;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -63,8 +64,8 @@ impl Plugin for KubenetShim {
         pods::check(&conf.node, &conf.endpoint(request, target))
     }
 
-    fn gc(&self, request: &Request, valid: &[Attachment]) -> Result<()> {
-        pods::gc(&Conf::read_for_del(request)?.node, valid)
+    fn gc(&self, request: &Request, living: &Living) -> Result<()> {
+        pods::gc(&Conf::read_for_del(request)?.node, living.attachments)
     }
 
     fn status(&self, request: &Request) -> Result<()> {

@@ -4,8 +4,9 @@
 //! runtime may need it otherwise.
 
 use cni_common::kernel::netlink::{Link, Socket, addr, link};
+use cni_common::owner::Living;
 use cni_common::plugin::{Added, Plugin, Request, Target};
-use cni_common::spec::{Attachment, Code, Error, IfName, Interface, IpConfig, Result, Success};
+use cni_common::spec::{Code, Error, IfName, Interface, IpConfig, Result, Success};
 use cni_common::undo::Undo;
 
 /// The plugin.
@@ -55,7 +56,7 @@ impl Plugin for Loopback {
     }
 
     /// What it made lies in the container's namespace and goes with it.
-    fn gc(&self, _request: &Request, _valid: &[Attachment]) -> Result<()> {
+    fn gc(&self, _request: &Request, _living: &Living) -> Result<()> {
         Ok(())
     }
 

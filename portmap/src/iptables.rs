@@ -22,7 +22,7 @@ use cni_common::kernel::absent_ok;
 use cni_common::kernel::iptables::{Chain, Family, Iptables, Saved};
 use cni_common::kernel::netlink::Socket;
 use cni_common::kernel::nft;
-use cni_common::owner::reference_digest;
+use cni_common::owner::{Living, reference_digest};
 use cni_common::spec::{Attachment, NetworkName, Result};
 use ipnet::IpNet;
 use std::cell::Cell;
@@ -418,9 +418,10 @@ pub(crate) fn missing(work: &Work, target: &IpNet, mappings: &[Mapping]) -> Resu
 ///
 /// # Errors
 /// Code 5: what iptables says.
-pub fn gc(network: &NetworkName, valid: &[Attachment]) -> Result<()> {
+pub fn gc(living: &Living) -> Result<()> {
+    let network = living.network;
     let valid: Vec<(&Attachment, Chains)> =
-        valid.iter().map(|attachment| (attachment, Chains::of(attachment))).collect();
+        living.attachments.iter().map(|attachment| (attachment, Chains::of(attachment))).collect();
     let ours = format!("\"dnat name: \\\"{network}\\\" id: ");
     for family in Family::BOTH {
         for iptables in Iptables::holding(family, TABLE, Chain::Prefix("CNI-DN-"))? {

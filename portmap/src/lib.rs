@@ -14,6 +14,7 @@ mod nftables;
 use cni_common::kernel::netlink::{Socket, addr, link, route};
 use cni_common::kernel::sysctl::{self, Key};
 use cni_common::kernel::{Backend, nft};
+use cni_common::owner::Living;
 use cni_common::plugin::{Added, Outcome, Plugin, Request, Target};
 use cni_common::spec::{Attachment, Code, Coded, Error, IfName, Result, Success};
 use cni_common::undo::Undo;
@@ -57,14 +58,12 @@ impl Plugin for Portmap {
         Work::new(&conf, &target.attachment, &prev).check()
     }
 
-    fn gc(&self, request: &Request, valid: &[Attachment]) -> Result<()> {
-        let network = &request.conf.name;
-        let tags: HashSet<String> = valid.iter().map(Attachment::tag).collect();
-        let is_orphan = |tag: &str| network.owns_tag(tag) && !tags.contains(tag);
-        let by_nftables = Socket::netfilter().and_then(|mut socket| nftables::gc(&mut socket, is_orphan));
+    fn gc(&self, _request: &Request, living: &Living) -> Result<()> {
+        let by_nftables =
+            Socket::netfilter().and_then(|mut socket| nftables::gc(&mut socket, |tag| living.is_orphan(tag)));
         let mut outcome = Outcome::default();
         outcome.note(nft::unavailable_ok(by_nftables).map_err(Error::from));
-        outcome.note(iptables::gc(network, valid));
+        outcome.note(iptables::gc(living));
         outcome.first_error()
     }
 

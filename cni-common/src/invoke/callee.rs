@@ -186,8 +186,9 @@ fn silent_failure(name: &str, status: ExitStatus, stdout: &[u8], stderr: &[u8]) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::owner::Living;
     use crate::plugin::{Added, Request, Target};
-    use crate::spec::{Attachment, Success};
+    use crate::spec::Success;
     use crate::undo::Undo;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
@@ -222,7 +223,7 @@ mod tests {
         fn check(&self, _: &Request, _: &Target) -> Result<()> {
             panic!("on purpose")
         }
-        fn gc(&self, _: &Request, _: &[Attachment]) -> Result<()> {
+        fn gc(&self, _: &Request, _: &Living) -> Result<()> {
             Ok(())
         }
         fn status(&self, request: &Request) -> Result<()> {

@@ -86,8 +86,9 @@ pub fn inside(file: &Path) -> Option<&'static dyn Plugin> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::owner::Living;
     use crate::plugin::{Added, Request, Target};
-    use crate::spec::{Attachment, Result};
+    use crate::spec::Result;
 
     struct Named(&'static str);
 
@@ -104,7 +105,7 @@ mod tests {
         fn check(&self, _: &Request, _: &Target) -> Result<()> {
             Ok(())
         }
-        fn gc(&self, _: &Request, _: &[Attachment]) -> Result<()> {
+        fn gc(&self, _: &Request, _: &Living) -> Result<()> {
             Ok(())
         }
         fn status(&self, _: &Request) -> Result<()> {

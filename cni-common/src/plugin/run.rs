@@ -3,6 +3,7 @@
 use super::request::{Env, Request, Target, check_env};
 use crate::kernel::netlink::close;
 use crate::kernel::netns;
+use crate::owner::Living;
 use crate::spec::command::{Command, Var};
 use crate::spec::conf::NetConf;
 use crate::spec::{Attachment, Code, Error, Result, SpecVersion, Success, compat};
@@ -64,8 +65,8 @@ pub trait Plugin: Sync {
     /// Looks whether the attachment is as ADD left it.
     fn check(&self, request: &Request, target: &Target) -> Result<()>;
 
-    /// Frees what belongs to the network and to none of the attachments `valid`.
-    fn gc(&self, request: &Request, valid: &[Attachment]) -> Result<()>;
+    /// Frees what belongs to the network and to none of the `living`.
+    fn gc(&self, request: &Request, living: &Living) -> Result<()>;
 
     /// Fails when an ADD could not succeed now; whatever the error's code is, it is told as code 50 (51 stays).
     /// Changes nothing.
@@ -231,7 +232,10 @@ fn answer(
         }
         (Command::Check, Some(target)) => silent(plugin.check(&request, &refuse_own_netns(env, target)?)),
         (Command::Del, Some(target)) => silent(plugin.del(&request, &forget_own_netns(env, target))),
-        (Command::Gc, _) => silent(plugin.gc(&request, &request.conf.valid_attachments()?)),
+        (Command::Gc, _) => {
+            let valid = request.conf.valid_attachments()?;
+            silent(plugin.gc(&request, &Living::new(&request.conf.name, &valid)))
+        }
         // Whatever keeps an ADD from working, the specification has one code for it.
         (Command::Status, _) => silent(plugin.status(&request).map_err(|error| match error.code {
             Code::LIMITED_CONNECTIVITY => error,

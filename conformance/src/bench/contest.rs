@@ -82,7 +82,12 @@ pub fn all() -> Vec<Contest> {
     // Its own bridge, one port and both limits.
     let mut kubenet = ports(1);
     kubenet["runtimeConfig"]["bandwidth"] = limits.clone();
-    for (key, text) in [("bridge", "b$SIDE"), ("podCIDR", "10.$SIDE.0.0/16"), ("stateDir", "$DIR/state"), ("dataDir", "$DIR/leases")] {
+    for (key, text) in [
+        ("bridge", "b$SIDE"),
+        ("podCIDR", "10.$SIDE.0.0/16"),
+        ("stateDir", "$DIR/state"),
+        ("dataDir", "$DIR/leases"),
+    ] {
         kubenet[key] = json!(text);
     }
     let mut all = vec![

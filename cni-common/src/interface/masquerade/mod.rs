@@ -7,8 +7,9 @@ mod nftables;
 mod reference;
 
 use crate::kernel::{Backend, nft};
+use crate::owner::Living;
 use crate::plugin::Outcome;
-use crate::spec::{Attachment, Error, NetworkName, Result};
+use crate::spec::{Attachment, Error, Result};
 use crate::undo::Undo;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -96,11 +97,11 @@ pub fn missing(attachment: &Attachment, nets: &[IpNet]) -> Result<Option<(IpAddr
 ///
 /// # Errors
 /// Any but that there is nothing to delete.
-pub fn gc(network: &NetworkName, valid: &[Attachment]) -> Result<()> {
-    let tags: std::collections::HashSet<String> = valid.iter().map(Attachment::tag).collect();
-    let by_nftables = nftables::gc(network, |tag| network.owns_tag(tag) && !tags.contains(tag));
-    let by_nftables = by_nftables.and_then(|()| reference::gc(network, valid));
-    let valid = valid.iter().map(|attachment| attachment.container_id.as_str()).collect();
+pub fn gc(living: &Living) -> Result<()> {
+    let Living { network, attachments, .. } = *living;
+    let by_nftables = nftables::gc(network, |tag| living.is_orphan(tag));
+    let by_nftables = by_nftables.and_then(|()| reference::gc(network, attachments));
+    let valid = attachments.iter().map(|attachment| attachment.container_id.as_str()).collect();
     let mut outcome = Outcome::default();
     outcome.note(nft::unavailable_ok(by_nftables).map_err(Error::from));
     outcome.note(iptables::gc(network, &valid));

@@ -1,18 +1,27 @@
-//! Links: bridges, veth pairs, and what can be asked about any link. The twin of `ip link`.
+//! Links: what can be asked about any, and a file for each kind that is made. The twin of `ip link`.
+
+mod bridge;
+mod dummy;
+mod ifb;
+mod veth;
+
+pub use bridge::{NewBridge, PortFlags, create_bridge, mark_port, set_bridge, set_vlan_filtering};
+pub use dummy::{NewDummy, create_dummy};
+pub use ifb::{claim_ifb, create_ifb};
+pub use veth::{VethPair, create_veth, host_veth};
 
 use super::RouteNetlinkMessage;
+use super::SET;
 use super::socket::{Message, Socket};
-use super::{CREATE, SET};
 use crate::kernel::refusal::{Refusal, absent_ok};
-use crate::spec::{Attachment, IfName, MacAddr};
+use crate::spec::{IfName, MacAddr};
 use netlink_packet_core::NLM_F_REQUEST;
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecUnspec, InetDevConf, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData,
-    InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
+    AfSpecInet, AfSpecUnspec, InetDevConf, InfoBridge, InfoBridgePort, InfoData, InfoPortData, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
 };
 use nix::errno::Errno;
 use std::hash::{BuildHasher, RandomState};
-use std::os::fd::RawFd;
 
 /// So many links are deleted at once: nobody else can change a link meanwhile.
 const TOGETHER: usize = 32;
@@ -160,23 +169,6 @@ pub fn find_all(socket: &mut Socket, names: &[&IfName]) -> Result<Vec<Option<Lin
     socket.get_all(names.iter().map(ask).collect())?.into_iter().map(present).collect()
 }
 
-/// The host veth of an attachment, as our `bridge` makes it: by a name that is derived from the attachment,
-/// with its tag as alias.
-///
-/// # Errors
-/// Any refusal but "no such device".
-pub fn host_veth(socket: &mut Socket, attachment: &Attachment) -> Result<Option<Link>, Refusal> {
-    let tag = attachment.tag();
-    // It nearly always has the first.
-    for name in attachment.host_veths() {
-        let found = find(socket, &name)?.filter(|link| link.alias.as_ref() == Some(&tag));
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
-}
-
 /// The link with that index, if there is one.
 ///
 /// # Errors
@@ -227,180 +219,6 @@ pub fn smallest_mtu(links: &[Link]) -> Option<u32> {
     links.iter().filter(leads_elsewhere).map(|link| link.mtu.max(LEAST)).min()
 }
 
-/// A veth pair to be made: one end here, a port of a bridge and up, the other in a container's namespace, down.
-#[derive(Debug, Clone)]
-pub struct VethPair<'a> {
-    /// The name of the end that stays here.
-    pub host: &'a IfName,
-    /// Its address.
-    pub host_mac: MacAddr,
-    /// Index of the bridge.
-    pub bridge: u32,
-    /// The name of the end inside the container.
-    pub container: &'a IfName,
-    /// Its address.
-    pub container_mac: MacAddr,
-    /// The container's namespace.
-    pub netns: RawFd,
-    /// MTU of both ends in bytes; `None` leaves it to the kernel.
-    pub mtu: Option<u32>,
-}
-
-/// Makes a veth pair, all in one step: the host end a port of the bridge and up, the other already inside.
-#[must_use]
-pub fn create_veth(pair: &VethPair) -> Message<RouteNetlinkMessage> {
-    let mtu = |attributes: &mut Vec<LinkAttribute>| attributes.extend(pair.mtu.map(LinkAttribute::Mtu));
-    // The peer's header must not say "up": it is not there yet when the kernel reads it (ENOTCONN).
-    let mut inside = vec![
-        LinkAttribute::IfName(pair.container.to_string()),
-        LinkAttribute::Address(pair.container_mac.0.to_vec()),
-        LinkAttribute::NetNsFd(pair.netns),
-    ];
-    mtu(&mut inside);
-    let veth = InfoData::Veth(InfoVeth::Peer(message(0, inside)));
-    let mut here = vec![
-        LinkAttribute::IfName(pair.host.to_string()),
-        LinkAttribute::Address(pair.host_mac.0.to_vec()),
-        LinkAttribute::Controller(pair.bridge),
-        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(veth)]),
-    ];
-    mtu(&mut here);
-    let mut body = message(0, here);
-    set_flag(&mut body, LinkFlags::Up, true);
-    let doing = format!("make the veth pair {} (host), {} (container)", pair.host, pair.container);
-    Message { doing, flags: CREATE, body: RouteNetlinkMessage::NewLink(body) }
-}
-
-/// Bridge port flags that differ from the kernel's defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PortFlags {
-    /// Frames may leave by the port they came from.
-    pub hairpin: bool,
-    /// No frames to other isolated ports.
-    pub isolated: bool,
-}
-
-/// Gives the bridge port `name` its owner's tag and its flags.
-#[must_use]
-pub fn mark_port(name: &IfName, alias: &str, flags: PortFlags) -> Message<RouteNetlinkMessage> {
-    let mut attributes =
-        vec![LinkAttribute::IfName(name.to_string()), LinkAttribute::IfAlias(alias.to_owned())];
-    if flags != PortFlags::default() {
-        let settings =
-            vec![InfoBridgePort::HairpinMode(flags.hairpin), InfoBridgePort::Isolated(flags.isolated)];
-        attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(settings)),
-        ]));
-    }
-    set(format!("set alias and bridge port flags of {name}"), message(0, attributes))
-}
-
-/// A bridge to be made, up.
-#[derive(Debug, Clone)]
-pub struct NewBridge<'a> {
-    /// Its name.
-    pub name: &'a IfName,
-    /// Its address. With one of its own it keeps that whatever ports come and go.
-    pub mac: MacAddr,
-    /// MTU in bytes; `None` leaves it to the kernel.
-    pub mtu: Option<u32>,
-    /// Promiscuous.
-    pub promisc: bool,
-    /// Whether its ports are told apart by VLANs; a kernel that can't says `EOPNOTSUPP`.
-    pub vlan_filtering: bool,
-}
-
-/// Makes a bridge, down: what has to be set before it comes up is the caller's.
-#[must_use]
-pub fn create_bridge(bridge: &NewBridge) -> Message<RouteNetlinkMessage> {
-    let mut info = vec![LinkInfo::Kind(InfoKind::Bridge)];
-    if bridge.vlan_filtering {
-        info.push(vlan_filtering(true));
-    }
-    let mut attributes = vec![
-        LinkAttribute::IfName(bridge.name.to_string()),
-        LinkAttribute::Address(bridge.mac.0.to_vec()),
-        LinkAttribute::LinkInfo(info),
-    ];
-    attributes.extend(bridge.mtu.map(LinkAttribute::Mtu));
-    let mut body = message(0, attributes);
-    if bridge.promisc {
-        set_flag(&mut body, LinkFlags::Promisc, true);
-    }
-    Message {
-        doing: format!("make the bridge {}", bridge.name),
-        flags: CREATE,
-        body: RouteNetlinkMessage::NewLink(body),
-    }
-}
-
-fn vlan_filtering(on: bool) -> LinkInfo {
-    LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::VlanFiltering(on)]))
-}
-
-/// Switches the VLAN filtering of a bridge on or off.
-#[must_use]
-pub fn set_vlan_filtering(index: u32, on: bool) -> Message<RouteNetlinkMessage> {
-    let info = vec![LinkInfo::Kind(InfoKind::Bridge), vlan_filtering(on)];
-    let doing = format!("set link {index} vlan_filtering {}", u8::from(on));
-    set(doing, message(index, vec![LinkAttribute::LinkInfo(info)]))
-}
-
-/// A dummy link to make: one that leads nowhere.
-pub struct NewDummy<'a> {
-    /// Its name.
-    pub name: &'a IfName,
-    /// Its Ethernet address.
-    pub mac: MacAddr,
-    /// MTU in bytes; `None` leaves it to the kernel.
-    pub mtu: Option<u32>,
-}
-
-/// Makes a dummy link, down.
-#[must_use]
-pub fn create_dummy(dummy: &NewDummy) -> Message<RouteNetlinkMessage> {
-    let mut attributes = vec![
-        LinkAttribute::IfName(dummy.name.to_string()),
-        LinkAttribute::Address(dummy.mac.0.to_vec()),
-        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Dummy)]),
-    ];
-    attributes.extend(dummy.mtu.map(LinkAttribute::Mtu));
-    let doing = format!("make the dummy link {}", dummy.name);
-    Message { doing, flags: CREATE, body: RouteNetlinkMessage::NewLink(message(0, attributes)) }
-}
-
-/// Makes an IFB, up: it sends by its own root qdisc what other links are told to redirect to it.
-#[must_use]
-pub fn create_ifb(name: &IfName, mtu: u32) -> Message<RouteNetlinkMessage> {
-    let mut body = message(
-        0,
-        vec![
-            LinkAttribute::IfName(name.to_string()),
-            LinkAttribute::Mtu(mtu),
-            // The root qdisc has a queue of its own.
-            LinkAttribute::TxQueueLen(0),
-            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]),
-        ],
-    );
-    set_flag(&mut body, LinkFlags::Up, true);
-    let doing = format!("make the ifb {name}");
-    Message { doing, flags: CREATE, body: RouteNetlinkMessage::NewLink(body) }
-}
-
-/// Makes the IFB `name` its owner's, whatever it was like: alias, MTU, up.
-#[must_use]
-pub fn claim_ifb(name: &IfName, alias: &str, mtu: u32) -> Message<RouteNetlinkMessage> {
-    let attributes = vec![
-        LinkAttribute::IfName(name.to_string()),
-        LinkAttribute::Mtu(mtu),
-        LinkAttribute::IfAlias(alias.to_owned()),
-    ];
-    let mut body = message(0, attributes);
-    set_flag(&mut body, LinkFlags::Up, true);
-    set(format!("set alias and MTU of {name}"), body)
-}
-
 /// Switches a link up or down.
 #[must_use]
 pub fn set_up(index: u32, up: bool) -> Message<RouteNetlinkMessage> {
@@ -426,15 +244,6 @@ pub fn set_promisc(index: u32, on: bool) -> Message<RouteNetlinkMessage> {
     let mut body = message(index, vec![]);
     set_flag(&mut body, LinkFlags::Promisc, on);
     set(format!("set link {index} promisc {}", if on { "on" } else { "off" }), body)
-}
-
-/// Makes a link a port of the bridge with index `bridge`.
-#[must_use]
-pub fn set_bridge(index: u32, bridge: u32) -> Message<RouteNetlinkMessage> {
-    set(
-        format!("make link {index} a port of bridge {bridge}"),
-        message(index, vec![LinkAttribute::Controller(bridge)]),
-    )
 }
 
 /// Gives a link its address.
