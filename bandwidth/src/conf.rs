@@ -79,7 +79,7 @@ impl Conf {
         };
         if conf.limits() && subnets {
             cni_common::log!(
-                "bandwidth: shapedSubnets and unshapedSubnets are not supported; the limits hold for all traffic"
+                "shapedSubnets and unshapedSubnets are not supported; the limits hold for all traffic"
             );
         }
         Ok(conf)

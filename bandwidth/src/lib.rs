@@ -180,7 +180,7 @@ fn warn_of_small_bursts(conf: &Conf, mtu: u32) {
         [conf.ingress, conf.egress].into_iter().flatten().filter(|limit| limit.burst_bytes() < packet)
     {
         cni_common::log!(
-            "bandwidth: {}Burst of {} bytes is less than a packet of {packet} bytes, which will always be dropped; give at least {} bits",
+            "{}Burst of {} bytes is less than a packet of {packet} bytes, which will always be dropped; give at least {} bits",
             limit.direction,
             limit.burst_bytes(),
             packet * 8

@@ -85,7 +85,7 @@ impl Limit {
                 return Err(limit.too_long(most));
             }
             cni_common::log!(
-                "bandwidth: {direction}Burst of {} bits is more than the kernel can count at {direction}Rate {}; {} bits are used",
+                "{direction}Burst of {} bits is more than the kernel can count at {direction}Rate {}; {} bits are used",
                 burst.0,
                 rate.0,
                 most.0

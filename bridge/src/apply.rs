@@ -71,7 +71,7 @@ impl BridgeLock {
     pub fn share(&self) -> Result<Option<FileLock>> {
         let patience = Patience { give_up_after: Duration::from_secs(20), ..Patience::default() };
         let doing = format!("lock {}", self.0.display());
-        let say = |text: &str| cni_common::log!("bridge: {doing}: {text}");
+        let say = |text: &str| cni_common::log!("{doing}: {text}");
         match self.in_folder(|path| FileLock::shared(path, patience, say)) {
             Ok(lock) => Ok(Some(lock)),
             Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Interrupted) => {

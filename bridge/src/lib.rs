@@ -247,7 +247,7 @@ fn delete_orphans(is_orphan: impl Fn(&str) -> bool) -> Result<()> {
     let mut orphans = Vec::new();
     for link in links.iter().filter(|link| link.is_veth()) {
         let Some(tag) = link.alias.as_deref().filter(|tag| is_orphan(tag)) else { continue };
-        cni_common::log!("bridge: GC deletes {} of {tag}", link.name);
+        cni_common::log!("GC deletes {} of {tag}", link.name);
         orphans.push(link);
     }
     Ok(link::delete_many(&mut host, &orphans, &links)?)

@@ -123,10 +123,7 @@ impl Plugin for HostLocal {
             match locked.release(ip) {
                 Ok(()) => {
                     freed.push(ip);
-                    cni_common::log!(
-                        "host-local: GC of network {} freed {ip}, held by {holder}",
-                        request.conf.name
-                    );
+                    cni_common::log!("GC of network {} freed {ip}, held by {holder}", request.conf.name);
                 }
                 failed => outcome.note(failed),
             }
@@ -150,7 +147,7 @@ impl Plugin for HostLocal {
                 // A runtime takes a failing STATUS for a broken network, and the pods that run for lost. They
                 // are well.
                 Err(error) if error.code == Code::TRY_AGAIN => cni_common::log!(
-                    "host-local: network {} has no address left for another container: {error}",
+                    "network {} has no address left for another container: {error}",
                     request.conf.name
                 ),
                 other => drop(other?),

@@ -50,14 +50,14 @@ impl Locked<'_> {
         for (lease, since) in self.store.oldest(usize::MAX, |_| true) {
             if booted.is_some_and(|booted| since < booted) {
                 self.release(lease.ip)?;
-                cni_common::log!("host-local: freed {}, held by {} before this boot", lease.ip, lease.holder);
+                cni_common::log!("freed {}, held by {} before this boot", lease.ip, lease.holder);
             }
         }
         let current = boot_id_text().io(doing)?;
         let path = self.store.dir.join(BOOT);
         if let Err(error) = overwrite(&path, current.as_bytes()) {
             // The next ADD looks again.
-            cni_common::log!("host-local: {} could not be written: {error}", path.display());
+            cni_common::log!("{} could not be written: {error}", path.display());
         }
         Ok(())
     }
@@ -74,7 +74,7 @@ impl Locked<'_> {
         let lines: Vec<String> = all.map(|(since, ip)| format!("{since} {ip}\n")).collect();
         let path = self.store.dir.join(FREED);
         if let Err(error) = overwrite(&path, lines.concat().as_bytes()) {
-            cni_common::log!("host-local: {} could not be written: {error}", path.display());
+            cni_common::log!("{} could not be written: {error}", path.display());
         }
     }
 

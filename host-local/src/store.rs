@@ -91,7 +91,7 @@ impl Store {
     /// Leases of others' making are none, and say so.
     fn distrust(&self) -> Result<()> {
         for dir in self.dir.parent().into_iter().chain([self.dir.as_path()]) {
-            let looked = disk::distrust(dir, disk::HARM, |text| cni_common::log!("host-local: {text}"));
+            let looked = disk::distrust(dir, disk::HARM, |text| cni_common::log!("{text}"));
             looked.io(format!("look at the folder of leases {}", self.dir.display()))?;
         }
         Ok(())
@@ -100,7 +100,7 @@ impl Store {
     fn take_lock(&self) -> Result<Locked<'_>> {
         let path = self.dir.join(LOCK);
         let doing = format!("lock {}", path.display());
-        let say = |text: &str| cni_common::log!("host-local: {doing}: {text}");
+        let say = |text: &str| cni_common::log!("{doing}: {text}");
         let lock = FileLock::exclusive(&path, Patience::default(), say);
         let lock = lock.map_err(|error| {
             let passes = matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::Interrupted);
@@ -362,10 +362,7 @@ impl Locked<'_> {
 
     /// Nobody needs the index to be right, only to be quick.
     fn no_index(&self, error: &io::Error) {
-        cni_common::log!(
-            "host-local: the index in {} could not be written: {error}",
-            self.store.dir.display()
-        );
+        cni_common::log!("the index in {} could not be written: {error}", self.store.dir.display());
     }
 
     /// The address that was handed out last from the set with that number; a hint that may be wrong or missing.
@@ -378,7 +375,7 @@ impl Locked<'_> {
     pub fn note_last_reserved(&self, set: usize, ip: IpAddr) {
         let path = self.store.hint_path(set);
         if let Err(error) = overwrite(&path, ip.to_string().as_bytes()) {
-            cni_common::log!("host-local: {} could not be written: {error}", path.display());
+            cni_common::log!("{} could not be written: {error}", path.display());
         }
     }
 }

@@ -140,7 +140,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
     let options = match Options::parse(args) {
         Ok(options) => options,
         Err(text) => {
-            cni_common::log!("{text}");
+            cni_common::log::write(format_args!("{text}\n"));
             return ExitCode::from(2);
         }
     };
@@ -158,7 +158,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
     match shown {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            cni_common::log!("host-local: {error}");
+            cni_common::log!("{error}");
             ExitCode::FAILURE
         }
     }

@@ -130,12 +130,12 @@ pub fn run(plugin: &dyn Plugin, words: &[OsString]) -> ExitCode {
         Ok(text) => match std::io::stdout().write_all(text.as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                cni_common::log!("kubenet-shim: the answer could not be written: {error}");
+                cni_common::log!("the answer could not be written: {error}");
                 ExitCode::FAILURE
             }
         },
         Err(error) => {
-            cni_common::log!("kubenet-shim: {error}");
+            cni_common::log!("{error}");
             ExitCode::FAILURE
         }
     }

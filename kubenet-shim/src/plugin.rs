@@ -49,7 +49,7 @@ impl Plugin for KubenetShim {
         let _lock = match conf.lock(target) {
             // A folder that can't be written to keeps no pod from its end.
             Err(error) if error.code == Code::IO => {
-                cni_common::log!("kubenet: DEL without a lock: {error}");
+                cni_common::log!("DEL without a lock: {error}");
                 None
             }
             lock => Some(lock?),

@@ -44,7 +44,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     plugin
         .init()
         .map_err(|error| error.context(format!("network plugin {:?} failed init", plugin.name())))?;
-    cni_common::log!("kubenet-shim: network plugin {} is ready", plugin.name());
+    cni_common::log!("network plugin {} is ready", plugin.name());
     let mut watch = Watch::default();
     loop {
         match plugin.name().as_str() {

@@ -181,7 +181,7 @@ impl<'a> Work<'a> {
                     Guard::Whole => {}
                     // The reference's plugin puts up none, and its mappings are as it made them.
                     Guard::Absent => cni_common::log!(
-                        "portmap: nothing keeps others from the loopback addresses of this host, which snat opens to containers \
+                        "nothing keeps others from the loopback addresses of this host, which snat opens to containers \
                          (CVE-2020-8558); the next ADD does"
                     ),
                     Guard::Broken => {
@@ -218,7 +218,7 @@ fn addresses_inside(target: &Target) -> Vec<IpAddr> {
     match found {
         Ok(found) => found.into_iter().map(|addr| addr.net.addr()).collect(),
         Err(error) => {
-            cni_common::log!("portmap: the addresses inside the container can't be read: {error}");
+            cni_common::log!("the addresses inside the container can't be read: {error}");
             vec![]
         }
     }

@@ -347,10 +347,7 @@ impl Plan<'_> {
                     "{sign}; DEL that attachment (or GC, when it is gone), or give this container another hostPort or a hostIP"
                 )));
             }
-            cni_common::log!(
-                "portmap: host port {mapping} was {}'s, which is gone; taking it over",
-                element.tag
-            );
+            cni_common::log!("host port {mapping} was {}'s, which is gone; taking it over", element.tag);
             found.dead.extend(Own::of_chain(&element.chain).filter(|holder| !found.dead.contains(holder)));
         }
         Ok(found)
@@ -441,7 +438,7 @@ impl Holders {
         for (tag, (first, count)) in told {
             let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
             cni_common::log!(
-                "portmap: host port {first}{more} is served by {tag}, of this container too; by this attachment once \
+                "host port {first}{more} is served by {tag}, of this container too; by this attachment once \
                  that one is gone"
             );
         }

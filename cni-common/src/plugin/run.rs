@@ -7,8 +7,8 @@ use crate::owner::Living;
 use crate::spec::command::{Command, Var};
 use crate::spec::conf::NetConf;
 use crate::spec::{Attachment, Code, Error, Result, SpecVersion, Success, compat};
-use crate::stop;
 use crate::undo::Undo;
+use crate::{log, stop};
 use nix::poll::{PollFd, PollFlags, poll};
 use std::ffi::OsString;
 use std::io::Read;
@@ -107,9 +107,11 @@ pub fn run(plugin: &dyn Plugin) -> ExitCode {
 
 /// The same, with `words` for its command line.
 pub(super) fn run_with(plugin: &dyn Plugin, words: &[OsString]) -> ExitCode {
-    if let Some(code) = plugin.command_line(words) {
-        return code;
-    }
+    log::speaking_as(plugin.name(), || plugin.command_line(words).unwrap_or_else(|| answer_process(plugin)))
+}
+
+/// The call that this process is.
+fn answer_process(plugin: &dyn Plugin) -> ExitCode {
     let (env, stdin) = (Env::of_process(), std::io::stdin());
     let is_version = env.get(Var::Command.name()).is_some_and(|word| *word == *"VERSION");
     let reply = if is_version {
@@ -117,7 +119,7 @@ pub(super) fn run_with(plugin: &dyn Plugin, words: &[OsString]) -> ExitCode {
     } else {
         serve(plugin, &env, &mut stdin.lock())
     };
-    crate::log::write(format_args!("{}", reply.stderr));
+    log::write(format_args!("{}", reply.stderr));
     let written = write_stdout(reply.stdout.as_bytes());
     match (written, reply.ok) {
         (Ok(()), true) => {
@@ -126,7 +128,7 @@ pub(super) fn run_with(plugin: &dyn Plugin, words: &[OsString]) -> ExitCode {
         }
         (Ok(()), false) => ExitCode::FAILURE,
         (Err(error), _) => {
-            crate::log!("{}: the result could not be written, undoing: {error}", plugin.name());
+            crate::log!("the result could not be written, undoing: {error}");
             ExitCode::FAILURE
         }
     }

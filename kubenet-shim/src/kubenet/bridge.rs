@@ -59,7 +59,7 @@ pub fn ensure(node: &Node, changed: &mut Vec<String>) -> Result<Link> {
             && let Err(error) = ensure_sysctl(&key, changed)
         {
             // Pods work without; only kube-proxy's rules miss what they send to each other.
-            cni_common::log!("kubenet: {error}");
+            cni_common::log!("{error}");
         }
     }
     Ok(bridge)

@@ -42,7 +42,7 @@ pub fn set_up(node: &Node, endpoint: &Endpoint) -> Result<Success> {
     if added.as_ref().is_err_and(|error| error.code != Code::ALREADY_ADDED)
         && let Err(error) = tear_down(node, endpoint)
     {
-        cni_common::log!("kubenet: undo of a failed ADD: {error}");
+        cni_common::log!("undo of a failed ADD: {error}");
     }
     added
 }

@@ -21,7 +21,7 @@ pub fn of_earlier_pods(node: &Node) -> BTreeMap<IpNet, usize> {
 /// Whether a pod lives is asked only of those that have an address in a range that `matters`.
 fn of_pods(node: &Node, matters: impl Fn(&IpNet) -> bool) -> BTreeMap<IpNet, usize> {
     let entries = Cache::new(&node.state_dir).of_network(node.network.as_str()).unwrap_or_else(|error| {
-        cni_common::log!("kubenet: what is kept of pods can't be read: {error}");
+        cni_common::log!("what is kept of pods can't be read: {error}");
         vec![]
     });
     let mut ranges = BTreeMap::new();

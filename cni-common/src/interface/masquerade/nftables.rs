@@ -189,7 +189,7 @@ fn take_over(
     for net in nets {
         if let Some(stale) = find(socket, net.addr())? {
             crate::log!(
-                "bridge: {} was still masqueraded for {:?}, taken over by {attachment}",
+                "{} was still masqueraded for {:?}, taken over by {attachment}",
                 stale.address,
                 stale.tag
             );
@@ -346,7 +346,7 @@ pub fn gc(network: &NetworkName, is_orphan: impl Fn(&str) -> bool) -> Result<(),
     let gone: Vec<_> = list(&mut socket)?.into_iter().filter(|element| is_orphan(&element.tag)).collect();
     for element in &gone {
         crate::log!(
-            "bridge: GC of network {network} ends the masquerading of {} for {}",
+            "GC of network {network} ends the masquerading of {} for {}",
             element.address,
             element.tag
         );
