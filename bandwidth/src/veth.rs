@@ -20,13 +20,10 @@ pub fn host_end(netns: &Netns, ifname: &IfName, prev: &Success, host: &mut Socke
     };
     let Some(inside) = inside else { return no_peer("there is no such interface") };
     if !inside.is_veth() {
-        return no_peer(&format!("it is of kind {}", inside.kind.as_deref().unwrap_or("physical")));
+        return no_peer(&format!("it is of kind {}", inside.kind_name()));
     }
     let Some(peer) = inside.bound_to else { return no_peer("the kernel names none") };
-    // An index says nothing of the namespace that it counts in: the peer has to point back.
-    let outside =
-        link::find_index(host, peer)?.filter(|link| link.is_veth() && link.bound_to == Some(inside.index));
-    let Some(outside) = outside else {
+    let Some(outside) = link::peer(host, &inside)? else {
         return Err(Error::config(format!("veth peer with index {peer} is not in host ns")));
     };
     let listed = prev.interfaces.iter().any(|one| one.sandbox.is_empty() && one.name == outside.name);

@@ -272,12 +272,14 @@ fn find_or_make(
     for _ in 0..3 {
         if let Some(link) = link::find(host, &conf.bridge)? {
             if !link.is_bridge() {
-                let kind = link.kind.map_or("no bridge".to_owned(), |kind| format!("a {kind}"));
                 return Err(Error::config(format!(
                     "failed to create bridge: {:?} already exists but is not a bridge",
                     conf.bridge.as_str()
                 ))
-                .details(format!("it is {kind}; give the network another name in \"bridge\"")));
+                .details(format!(
+                    "it is {}; give the network another name in \"bridge\"",
+                    link.kind_name()
+                )));
             }
             return Ok((link, made));
         }

@@ -2,7 +2,7 @@
 
 use crate::conf::{Conf, Layer, Reflect};
 use crate::spoof;
-use crate::vlan::{GatewayConf, is_complete, must_switch_on, port_of};
+use crate::vlan::{GatewayConf, is_complete, must_switch_on};
 use cni_common::interface::check::{Told, list, same, same_mac};
 use cni_common::interface::masquerade;
 use cni_common::kernel::netlink::vlan::{self, Membership, Vlans};
@@ -49,8 +49,7 @@ impl Check<'_> {
         let name = &self.conf.bridge;
         let link = link::find(host, name)?
             .ok_or_else(|| Error::differs(format!("bridge {name}"), "a bridge", "nothing"))?;
-        let kind = link.kind.clone().unwrap_or_else(|| "no virtual link".to_owned());
-        same(format!("kind of {name}"), "bridge".to_owned(), kind)?;
+        same(format!("kind of {name}"), "bridge", link.kind_name())?;
         same(format!("state of bridge {name}"), "up", if link.up { "up" } else { "down" })?;
         // Only a gateway's was given for good: a bridge of others may follow its ports.
         let is_pinned = self.conf.is_gateway && self.conf.vlan_gateway.is_none();
@@ -64,9 +63,7 @@ impl Check<'_> {
     }
 
     fn port(&self, host: &mut Socket, bridge: &Link, container: &Link) -> Result<Link> {
-        let peer = container.bound_to.map(|index| link::find_index(host, index)).transpose()?.flatten();
-        let is_peer = |link: &Link| link.is_veth() && link.bound_to == Some(container.index);
-        let peer = peer.filter(is_peer).ok_or_else(|| {
+        let peer = link::peer(host, container)?.ok_or_else(|| {
             Error::differs(format!("host end of {}", container.name), "a veth on the host", "nothing")
         })?;
         let name = &peer.name;
@@ -160,7 +157,7 @@ impl Check<'_> {
         if let Some(listed) = self.told.on_host(name.as_str()) {
             same_mac(&link, listed)?;
         }
-        let port = port_of(host, &link)?.filter(|port| port.master == Some(bridge.index));
+        let port = link::peer(host, &link)?.filter(|port| port.master == Some(bridge.index));
         let port = port.ok_or_else(|| {
             Error::differs(
                 format!("other end of VLAN gateway {name}"),
@@ -209,8 +206,7 @@ pub fn bridge_is_free_or_ours(conf: &Conf) -> Result<()> {
     let Some(link) = link::find(&mut host, &conf.bridge)? else { return Ok(()) };
     if !link.is_bridge() {
         let msg = format!("{:?} already exists but is not a bridge", link.name);
-        let kind = link.kind.unwrap_or_else(|| "physical link".to_owned());
-        return Err(Error::config(msg).details(format!("it is a {kind}")));
+        return Err(Error::config(msg).details(format!("it is {}", link.kind_name())));
     }
     let index = link.index;
     must_switch_on(&conf.vlan, &link, || Ok(link::list(&mut host, Some(index))?)).map(drop)

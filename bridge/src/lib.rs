@@ -226,14 +226,13 @@ fn delete_veth(target: &Target, prev: &Success) -> Result<()> {
 /// again.
 fn others_claim(host: &mut Socket, found: &Link, target: &Target, prev: &Success) -> Result<Option<String>> {
     if !found.is_veth() {
-        let kind = found.kind.as_deref().unwrap_or("no virtual link");
-        return Ok(Some(format!("it is {kind}, and no veth")));
+        return Ok(Some(format!("it is {}, and no veth", found.kind_name())));
     }
     // The reference makes both ends inside, and moves one out; when it is killed between, both stay there.
     if found.is_bound_elsewhere {
-        let peer = found.bound_to.map(|index| link::find_index(host, index)).transpose()?.flatten();
-        let peer = peer.filter(|peer| peer.is_veth() && peer.bound_to == Some(found.index));
-        let Some(peer) = peer else { return Ok(Some("its other end is not here".to_owned())) };
+        let Some(peer) = link::peer(host, found)? else {
+            return Ok(Some("its other end is not here".to_owned()));
+        };
         if let Some(why) = marked_by_others(&peer, &target.attachment) {
             return Ok(Some(why));
         }

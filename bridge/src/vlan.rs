@@ -222,7 +222,8 @@ pub fn complete_gateway(host: &mut Socket, bridge: &Link, conf: &GatewayConf) ->
     let gateway = gateway.ok_or_else(|| {
         Error::new(Code::TRY_AGAIN, format!("the VLAN gateway {} was deleted meanwhile", conf.name))
     })?;
-    let port = port_of(host, &gateway)?.filter(|port| port.master.is_none_or(|index| index == bridge.index));
+    let port =
+        link::peer(host, &gateway)?.filter(|port| port.master.is_none_or(|index| index == bridge.index));
     let port = port.ok_or_else(|| {
         let msg = format!("the link {:?} exists, but is not the gateway of VLAN {}", gateway.name, conf.vid);
         let details = format!("it has to be a veth whose other end is a port of {}", bridge.name);
@@ -265,15 +266,6 @@ fn await_port(host: &mut Socket, index: u32) -> Result<()> {
 #[must_use]
 pub fn is_complete(gateway: &Link) -> bool {
     gateway.alias.as_deref() == Some(DONE)
-}
-
-/// The gateway's other end, if that is a veth of this machine.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn port_of(host: &mut Socket, gateway: &Link) -> Result<Option<Link>> {
-    let Some(index) = gateway.bound_to.filter(|_| gateway.is_veth()) else { return Ok(None) };
-    Ok(link::find_index(host, index)?.filter(|port| port.is_veth() && port.bound_to == Some(gateway.index)))
 }
 
 /// Whether any of `ports` but `except` is in VLAN `vid`.

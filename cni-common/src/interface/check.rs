@@ -44,8 +44,7 @@ impl Told<'_> {
         let link = link.ok_or_else(|| {
             Error::differs(format!("{ifname} in the container"), format!("a {wanted}"), "nothing")
         })?;
-        let kind = link.kind.clone().unwrap_or_else(|| "no virtual link".to_owned());
-        same(format!("kind of {ifname} in the container"), wanted.to_owned(), kind)?;
+        same(format!("kind of {ifname} in the container"), wanted, link.kind_name())?;
         same_mac(&link, listed)?;
         Ok(link)
     }

@@ -19,7 +19,7 @@ pub fn delete_inside(target: &Target, prev: &Success, kind: &str) -> Result<()> 
     let others = if found.kind.as_deref() == Some(kind) {
         marked_by_others(&found, &target.attachment).or_else(|| other_address(&found, target, prev))
     } else {
-        Some(format!("it is {}, and no {kind}", found.kind.as_deref().unwrap_or("no virtual link")))
+        Some(format!("it is {}, and no {kind}", found.kind_name()))
     };
     match others {
         None => Ok(absent_ok(inside.ack(link::delete(found.index)))?),

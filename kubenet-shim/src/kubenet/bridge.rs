@@ -18,10 +18,10 @@ use nix::errno::Errno;
 pub fn find(socket: &mut Socket, node: &Node) -> Result<Option<Link>> {
     match link::find(socket, &node.bridge)? {
         Some(found) if !found.is_bridge() => {
-            let kind = found.kind.unwrap_or_else(|| "physical".to_owned());
             Err(Error::new(Code::IO, format!("{} already exists but is not a bridge", node.bridge)).details(
                 format!(
-                    "it is of kind {kind}; give kubenet another name for its bridge, or delete that link"
+                    "it is {}; give kubenet another name for its bridge, or delete that link",
+                    found.kind_name()
                 ),
             ))
         }

@@ -8,7 +8,7 @@ mod veth;
 pub use bridge::{NewBridge, PortFlags, create_bridge, mark_port, set_bridge, set_vlan_filtering};
 pub use dummy::{NewDummy, create_dummy};
 pub use ifb::{claim_ifb, create_ifb};
-pub use veth::{VethPair, create_veth, host_veth};
+pub use veth::{VethPair, create_veth, host_veth, peer};
 
 use super::RouteNetlinkMessage;
 use super::SET;
@@ -128,6 +128,12 @@ impl Link {
             }
             _ => {}
         }
+    }
+
+    /// What kind of link it is, for people.
+    #[must_use]
+    pub fn kind_name(&self) -> &str {
+        self.kind.as_deref().unwrap_or("no virtual link")
     }
 
     /// Whether it is a bridge.

@@ -1,6 +1,6 @@
 //! veth pairs between the host and a container.
 
-use super::{Link, find, message, set_flag};
+use super::{Link, find, find_index, message, set_flag};
 use crate::kernel::netlink::{CREATE, Message, RouteNetlinkMessage, Socket};
 use crate::kernel::refusal::Refusal;
 use crate::spec::{Attachment, IfName, MacAddr};
@@ -66,4 +66,14 @@ pub fn host_veth(socket: &mut Socket, attachment: &Attachment) -> Result<Option<
         }
     }
     Ok(None)
+}
+
+/// The other end of the veth `link`, which may be in another namespace, if it is in the socket's: an index says nothing
+/// of the namespace that it counts in, so the other end has to point back.
+///
+/// # Errors
+/// Any refusal but "no such device".
+pub fn peer(socket: &mut Socket, link: &Link) -> Result<Option<Link>, Refusal> {
+    let Some(index) = link.bound_to.filter(|_| link.is_veth()) else { return Ok(None) };
+    Ok(find_index(socket, index)?.filter(|peer| peer.is_veth() && peer.bound_to == Some(link.index)))
 }
