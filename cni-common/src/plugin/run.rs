@@ -153,7 +153,8 @@ pub fn serve(plugin: &dyn Plugin, env: &Env, stdin: &mut dyn Read) -> Reply {
     }
     // Errors name the version in use; until the config is read, that is our newest.
     let mut version = SpecVersion::LATEST;
-    let answer = close::late(|| catch_unwind(AssertUnwindSafe(|| answer(plugin, env, stdin, &mut version))));
+    let work = || catch_unwind(AssertUnwindSafe(|| answer(plugin, env, stdin, &mut version)));
+    let answer = log::speaking_as(plugin.name(), || close::late(work));
     match answer {
         Ok(Ok((stdout, undo))) => Reply::ok(stdout, undo),
         Ok(Err(error)) => Reply::failed(&error, version),
