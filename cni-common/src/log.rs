@@ -21,7 +21,8 @@ pub fn speaking_as<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Logs a line, with the name of who speaks in front. That nobody reads stderr (a closed pipe, a full disk) must not stop the work, so failures are let be;
+/// Logs a line, with the name of who speaks in front. That nobody reads stderr (a closed pipe, a full disk) must not stop
+/// the work, so failures are let be;
 /// `eprintln!` would panic.
 #[macro_export]
 macro_rules! log {

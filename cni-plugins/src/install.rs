@@ -34,34 +34,30 @@ impl Folder {
 
     /// Puts the executable there, under all names. Gives what was done, a line a file.
     ///
+    /// Its own name comes last: one that was stopped in between finds by that what is ours when it is run again.
+    ///
     /// # Errors
     /// What the file system says. What is in its place by then stays.
     pub fn install(&self) -> Result<Vec<String>> {
         std::fs::create_dir_all(&self.dir).with_context(|| format!("make {}", self.dir.display()))?;
+        let (ours, new) = (self.ours()?, self.aside(&self.own)?);
         let mut told = Vec::new();
-        let installed = self.dir.join(NAME);
-        // Read before it is replaced: the plugins that are links to it, or copies of it, are ours.
-        let before = read(&installed)?;
-        if before.as_deref() != Some(self.own.as_slice()) || !is_executable(&installed) {
-            put(self.aside(&self.own)?, &installed)?;
-            told.push(format!("{}: installed", installed.display()));
-        }
-        for plugin in &self.plugins {
-            let path = self.dir.join(plugin);
+        for name in self.plugins.iter().copied().chain([NAME]) {
+            let path = self.dir.join(name);
             let there = read(&path)?;
-            if there.as_deref() == Some(self.own.as_slice()) && is_executable(&path) {
+            if there.as_ref() == Some(&self.own) && is_kept_well(&path) {
                 told.push(format!("{}: is up to date", path.display()));
                 continue;
             }
-            let is_ours = there.is_none() || there == before;
             // Only what was there before us counts as previous: an update of ours must not hide it.
-            let previous = self.previous(plugin);
-            if !is_ours && symlink_metadata(&previous).is_err() {
+            let previous = self.previous(name);
+            let is_others = there.is_some_and(|there| !ours.contains(&there));
+            if is_others && symlink_metadata(&previous).is_err() {
                 hard_link(&path, &previous)
                     .or_else(|_| std::fs::copy(&path, &previous).map(drop))
                     .with_context(|| format!("keep {} as {}", path.display(), previous.display()))?;
             }
-            put(self.link_aside(&installed)?, &path)?;
+            put(self.link_aside(&new)?, &path)?;
             told.push(format!("{}: installed", path.display()));
         }
         Ok(told)
@@ -72,18 +68,16 @@ impl Folder {
     /// # Errors
     /// What the file system says.
     pub fn uninstall(&self) -> Result<Vec<String>> {
+        let ours = self.ours()?;
         let mut told = Vec::new();
-        let installed = self.dir.join(NAME);
-        let of_folder = read(&installed)?;
-        for plugin in &self.plugins {
-            let path = self.dir.join(plugin);
-            let (there, previous) = (read(&path)?, self.previous(plugin));
+        for name in self.plugins.iter().copied().chain([NAME]) {
+            let path = self.dir.join(name);
+            let (there, previous) = (read(&path)?, self.previous(name));
             let has_previous = symlink_metadata(&previous).is_ok();
             if there.is_none() && !has_previous {
                 continue;
             }
-            let is_ours =
-                there.as_ref().is_none_or(|there| *there == self.own || of_folder.as_ref() == Some(there));
+            let is_ours = there.is_none_or(|there| ours.contains(&there));
             let what = match (is_ours, has_previous) {
                 (false, true) => "stays, it is not ours; the previous one stays beside it",
                 (false, false) => "stays, it is not ours",
@@ -98,11 +92,22 @@ impl Folder {
             };
             told.push(format!("{}: {what}", path.display()));
         }
-        if of_folder.is_some() {
-            std::fs::remove_file(&installed).with_context(|| format!("remove {}", installed.display()))?;
-            told.push(format!("{}: removed", installed.display()));
-        }
         Ok(told)
+    }
+
+    /// What a file of ours in the folder holds: this executable, or the release that was installed before, which is there
+    /// under its own name and at least one plugin's.
+    fn ours(&self) -> Result<Vec<Vec<u8>>> {
+        let mut ours = vec![self.own.clone()];
+        if let Some(before) = read(&self.dir.join(NAME))? {
+            for plugin in &self.plugins {
+                if read(&self.dir.join(plugin))?.as_ref() == Some(&before) {
+                    ours.push(before);
+                    break;
+                }
+            }
+        }
+        Ok(ours)
     }
 
     fn previous(&self, plugin: &str) -> PathBuf {
@@ -167,8 +172,8 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-fn is_executable(path: &Path) -> bool {
-    // One that is not root's, or that others may write to, is put in its place again.
+/// Whether its mode and owner are as we set them. One that others may write to is put in its place again.
+fn is_kept_well(path: &Path) -> bool {
     let own = nix::unistd::geteuid().as_raw();
     metadata(path).is_ok_and(|found| found.mode() & 0o7777 == 0o755 && found.uid() == own)
 }

@@ -5,6 +5,7 @@
 use cni_harness::write_file;
 use cni_plugins::PLUGINS;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
@@ -155,6 +156,48 @@ fn what_was_there_stays_beside_and_comes_back() {
     assert!(files(dir.path()) == before, "{:?}", fs::read_dir(dir.path()).unwrap().collect::<Vec<_>>());
     assert_eq!(fs::metadata(at("bridge")).unwrap().mode() & 0o7777, 0o700);
     assert_eq!(fs::read_link(at("portmap")).unwrap(), Path::new("/nowhere"));
+}
+
+#[test]
+fn a_file_of_others_that_has_our_name_comes_back_too() {
+    let dir = tempfile::tempdir().unwrap();
+    write_file(&dir.path().join("cni-plugins"), "of somebody else", 0o755);
+    let before = files(dir.path());
+    install(dir.path(), &[]);
+    install(dir.path(), &["--uninstall"]);
+    assert!(files(dir.path()) == before);
+}
+
+#[test]
+fn one_that_was_stopped_in_between_knows_what_is_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    install(dir.path(), &[]);
+    // As an older release left it, and the first of the new one's names.
+    write_file(&at("cni-plugins"), "an older release", 0o755);
+    fs::remove_file(at("bandwidth")).unwrap();
+    fs::copy(EXECUTABLE, at("bandwidth")).unwrap();
+    install(dir.path(), &[]);
+    assert_eq!(files(dir.path()).len(), PLUGINS.len() + 1, "no older release of ours counts as previous");
+    install(dir.path(), &["--uninstall"]);
+    assert_eq!(files(dir.path()), []);
+}
+
+/// What people and scripts read beside [`PLUGINS`] names the same.
+#[test]
+fn the_readme_and_the_features_have_every_plugin() {
+    let names: BTreeSet<&str> = PLUGINS.iter().map(|plugin| plugin.name()).collect();
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let readme = fs::read_to_string(top.join("README.md")).unwrap();
+    let rows = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("| [`")?.split_once("`]("))
+        .filter(|(_, to)| to.contains("| ADD "));
+    assert_eq!(rows.map(|(name, _)| name).collect::<BTreeSet<_>>(), names);
+    let manifest = fs::read_to_string(top.join("cni-plugins/Cargo.toml")).unwrap();
+    let default = manifest.lines().find_map(|line| line.strip_prefix("default = [")).unwrap();
+    let features = default.trim_end_matches(']').split(", ").map(|name| name.trim_matches('"'));
+    assert_eq!(features.collect::<BTreeSet<_>>(), names);
 }
 
 #[test]

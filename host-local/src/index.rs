@@ -32,6 +32,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 const FILE: &str = ".index";
@@ -229,12 +230,17 @@ impl Tables for OnDisk {
     }
 }
 
-/// The kernel's name for this boot (random(4)).
+/// The kernel's name for this boot (random(4)), which no process outlives: it is read once.
 ///
 /// # Errors
 /// When /proc is not there.
-pub fn boot_id_text() -> io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+pub fn boot_id_text() -> io::Result<&'static str> {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    if let Some(text) = TEXT.get() {
+        return Ok(text);
+    }
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+    Ok(TEXT.get_or_init(|| text))
 }
 
 /// After a crash the disk may hold an old index and a new folder; leases outlive a boot, the index does not.
